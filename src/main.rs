@@ -1,0 +1,3 @@
+//! The `crr` command.
+
+fn main() {}
