@@ -6,6 +6,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::request::Version;
+
 /// A [`Result`](std::result::Result) with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -22,6 +24,34 @@ pub enum Error {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// The CRIU binary did not start; nothing has touched the process tree.
+    #[error("cannot start CRIU at `{}`", binary.display())]
+    Spawn {
+        /// The program.
+        binary: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// An option has a value that CRIU would refuse or misunderstand. Nothing was started.
+    #[error("`{value}` is no value for {option}: it {reason}")]
+    Option {
+        /// The criu program's word for the option.
+        option: &'static str,
+        /// The value.
+        value: String,
+        /// What a value must be.
+        reason: &'static str,
+    },
+    /// The running CRIU would ignore an option without a word. Nothing was requested.
+    #[error("the option {option} needs CRIU {since}, and this is CRIU {running}")]
+    NeedsNewerCriu {
+        /// The option, by its name in rpc.proto.
+        option: String,
+        /// The first release that acts on it.
+        since: Version,
+        /// The version of the CRIU that would have got it.
+        running: Version,
     },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]

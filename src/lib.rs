@@ -3,5 +3,7 @@
 pub mod error;
 #[allow(unused_imports)]
 mod proto;
+pub mod request;
+pub mod swrk;
 
 pub use error::{Error, Result};

@@ -1,0 +1,62 @@
+//! CPU capabilities.
+
+use crate::proto::rpc::Criu_opts;
+
+use super::images::{ImageDirectory, Log};
+
+/// What of the CPU is recorded at dump and compared at restore: `--cpu-cap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuCapabilities {
+    /// Nothing.
+    None,
+    /// The floating-point unit.
+    Fpu,
+    /// All CPU features.
+    Cpu,
+    /// Instructions that matter to programs.
+    Instructions,
+    /// All of these.
+    All,
+}
+
+impl CpuCapabilities {
+    /// The bits of CRIU's `cpu_cap`. Where the field is sent at all CRIU adds "image" (8) by itself.
+    const fn bits(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Fpu => 1,
+            Self::Cpu => 2,
+            Self::Instructions => 4,
+            Self::All => 7,
+        }
+    }
+
+    pub(super) fn write(self, opts: &mut Criu_opts) {
+        opts.set_cpu_cap(self.bits());
+    }
+}
+
+/// Options of "write the CPU's features to cpuinfo.img" and "compare them with cpuinfo.img".
+#[derive(Debug)]
+pub struct CpuInfoOptions {
+    /// Where cpuinfo.img is.
+    pub directory: ImageDirectory,
+    /// What is compared; `None`: CRIU's default, floating point and instructions.
+    pub capabilities: Option<CpuCapabilities>,
+    /// CRIU's log.
+    pub log: Log,
+}
+
+impl CpuInfoOptions {
+    pub(crate) fn to_proto(&self) -> crate::Result<Criu_opts> {
+        let Self { directory, capabilities, log } = self;
+        log.check()?;
+        let mut opts = Criu_opts::new();
+        directory.write(&mut opts);
+        log.write(&mut opts);
+        if let Some(capabilities) = capabilities {
+            capabilities.write(&mut opts);
+        }
+        Ok(opts)
+    }
+}

@@ -1,0 +1,105 @@
+//! How a CRIU process is started.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::error::{Error, Result};
+
+/// The programs that CRIU starts by name (iptables-restore, ip, tar) are looked for here and nowhere else: what the caller's
+/// environment says must not choose what runs as root.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The process group that CRIU runs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Group {
+    /// One of its own: Ctrl-C at the caller's terminal does not reach CRIU, so that the caller decides what it means.
+    #[default]
+    Own,
+    /// The caller's: a restored shell job then belongs to the group that holds the terminal.
+    Caller,
+}
+
+/// What CRIU's standard input is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stdin {
+    /// `/dev/null`.
+    #[default]
+    Null,
+    /// The caller's: a restored shell job takes its terminal from there.
+    Caller,
+}
+
+/// How to start a `criu swrk`.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The CRIU program. A wrapper script must `exec` it.
+    pub binary: PathBuf,
+    /// The process group.
+    pub group: Group,
+    /// Standard input.
+    pub stdin: Stdin,
+}
+
+impl Launch {
+    /// Starts `binary` in a process group of its own with `/dev/null` as standard input.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self { binary: binary.into(), group: Group::default(), stdin: Stdin::default() }
+    }
+
+    /// Starts CRIU with `socket`, its end of the pair, and `inherited` open; both keep their numbers there.
+    ///
+    /// Its standard error goes to `stderr`; all other descriptors are closed, all signals have their default disposition, and
+    /// no parent-death signal is set: a dump that lost its client must live to let the tree go.
+    pub(super) fn spawn(&self, socket: OwnedFd, inherited: &[BorrowedFd<'_>], stderr: &File) -> Result<Child> {
+        let mut keep: Vec<RawFd> = vec![socket.as_raw_fd()];
+        keep.extend(inherited.iter().map(AsRawFd::as_raw_fd));
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["--no-default-config", "swrk", &socket.as_raw_fd().to_string()])
+            .env_clear()
+            .env("PATH", PATH)
+            .stdin(match self.stdin {
+                Stdin::Null => Stdio::null(),
+                Stdin::Caller => Stdio::inherit(),
+            })
+            .stdout(Stdio::null())
+            .stderr(stderr.try_clone().map_err(|source| Error::system("copy a descriptor", source))?);
+        if self.group == Group::Own {
+            command.process_group(0);
+        }
+        // SAFETY: `prepare_child` makes system calls only: it neither allocates nor takes a lock, as is required between fork
+        // and exec, and `keep` was built before the fork.
+        unsafe { command.pre_exec(move || prepare_child(&keep)) };
+        command.spawn().map_err(|source| Error::Spawn { binary: self.binary.clone(), source })
+        // `socket`, the child's end, is closed here: without this CRIU's death would not be seen as an end of file.
+    }
+}
+
+/// Runs in the child, before exec: closes (at exec) all but `keep`, and gives every signal its default disposition.
+fn prepare_child(keep: &[RawFd]) -> io::Result<()> {
+    // SAFETY: plain system calls on integers; a failure of close_range (Linux < 5.11) leaves descriptors that are close-on-exec
+    // from birth anyway, as far as this crate made them.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        for &fd in keep {
+            let flags = libc::fcntl(fd, libc::F_GETFD);
+            if flags < 0 || libc::fcntl(fd, libc::F_SETFD, flags & !libc::FD_CLOEXEC) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        for signal in 1..=libc::SIGRTMAX() {
+            // Fails for SIGKILL, SIGSTOP and those that libc keeps for itself, which cannot be changed anyway.
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        if libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}

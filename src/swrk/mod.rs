@@ -1,0 +1,15 @@
+//! One `criu swrk` process and the socket to it. Knows nothing of requests or options.
+//!
+//! CRIU reads one protobuf message from each packet of a `SOCK_SEQPACKET` socket pair and answers the same way. A request that
+//! notifies (every dump and restore of this crate does) is answered by events first, strictly alternating with our answers.
+
+mod launch;
+mod readiness;
+mod reaper;
+mod socket;
+mod worker;
+
+pub use launch::{Group, Launch, Stdin};
+pub use reaper::{Exit, Reaping};
+pub(crate) use socket::Packet;
+pub(crate) use worker::Worker;
