@@ -16,10 +16,5 @@ fn main() {
 }
 
 fn generate(module: &str, inputs: Vec<PathBuf>, include: &str) {
-    protobuf_codegen::Codegen::new()
-        .pure()
-        .include(include)
-        .inputs(inputs)
-        .cargo_out_dir(module)
-        .run_from_script();
+    protobuf_codegen::Codegen::new().pure().include(include).inputs(inputs).cargo_out_dir(module).run_from_script();
 }

@@ -1,6 +1,8 @@
 //! Checkpoint and restore of Linux process trees, talking to CRIU over its RPC (`criu swrk`).
 
 pub mod error;
+pub mod escape;
+pub mod log;
 #[allow(unused_imports)]
 mod proto;
 pub mod request;
