@@ -5,8 +5,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 
 use crate::request::Version;
+use crate::swrk::Hang;
 
 /// A [`Result`](std::result::Result) with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -32,6 +34,62 @@ pub enum Error {
         binary: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// A request could not be encoded. Nothing was sent.
+    #[error("cannot encode a request to CRIU")]
+    Encode {
+        /// The cause.
+        source: protobuf::Error,
+    },
+    /// The socket to CRIU failed.
+    #[error("cannot talk to CRIU about the {attempt}")]
+    Talk {
+        /// The operation.
+        attempt: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The conversation with CRIU was over already.
+    #[error("the conversation with CRIU about the {attempt} is over")]
+    Closed {
+        /// The operation.
+        attempt: &'static str,
+    },
+    /// CRIU went away without an answer. What it was doing is in an unknown state: a dumped tree must be looked at.
+    #[error("CRIU ended without answering the {attempt} ({status}){}", stderr_tail(stderr))]
+    Hangup {
+        /// The operation.
+        attempt: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it wrote to its standard error.
+        stderr: String,
+    },
+    /// CRIU does not answer. It still runs: [`Operation::cancel`](crate::operation::Operation::cancel).
+    #[error("CRIU hangs in the {attempt}: {hang}")]
+    Hang {
+        /// The operation.
+        attempt: &'static str,
+        /// Why it is held to hang.
+        hang: Hang,
+    },
+    /// CRIU said something that no CRIU says.
+    #[error("CRIU answered the {attempt} with nonsense: {what}")]
+    Nonsense {
+        /// The operation.
+        attempt: &'static str,
+        /// What it said.
+        what: String,
+    },
+    /// CRIU reported failure.
+    #[error("CRIU reports that the {attempt} failed{}", errno_text(*errno))]
+    Refused {
+        /// The operation.
+        attempt: &'static str,
+        /// CRIU's errno, where it gave one: 3 no such process, 17 PID taken, 56 bad options.
+        errno: Option<i32>,
+        /// The log it wrote, where there is one.
+        log: Option<Vec<u8>>,
     },
     /// An option has a value that CRIU would refuse or misunderstand. Nothing was started.
     #[error("`{value}` is no value for {option}: it {reason}")]
@@ -73,5 +131,23 @@ impl Error {
     /// An [`Error::System`].
     pub fn system(attempt: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::System { attempt: attempt.into(), source: source.into() }
+    }
+}
+
+/// CRIU's own explanation, where it gave one before its log was open.
+fn stderr_tail(stderr: &str) -> String {
+    // Printed on every start without CAP_SYS_RESOURCE; harmless.
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.contains("RLIMIT_NOFILE")).collect();
+    match lines.last() {
+        Some(line) if !line.trim().is_empty() => format!(": {}", line.trim()),
+        _ => String::new(),
+    }
+}
+
+fn errno_text(errno: Option<i32>) -> String {
+    match errno {
+        None | Some(0) => String::new(),
+        Some(56) => " (error 56: an option was refused)".into(),
+        Some(errno) => format!(" (error {errno}: {})", io::Error::from_raw_os_error(errno)),
     }
 }

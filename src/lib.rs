@@ -2,8 +2,9 @@
 
 pub mod error;
 pub mod escape;
+pub mod event;
 pub mod log;
-#[allow(unused_imports)]
+pub mod operation;
 mod proto;
 pub mod request;
 pub mod swrk;

@@ -29,5 +29,5 @@ pub use restore::{InheritedFd, JoinNamespace, Parent, RestoreOptions, RestoreSta
 pub use switch::{DumpSwitch, RestoreSwitch};
 pub use version::{Features, Version};
 
-pub(crate) use fields::gate;
 pub(crate) use dump::PreDumpKind;
+pub(crate) use fields::gate;

@@ -85,11 +85,7 @@ pub struct Features {
 
 impl Features {
     pub(crate) fn from_proto(features: &rpc::Criu_features) -> Self {
-        Self {
-            mem_track: features.mem_track(),
-            lazy_pages: features.lazy_pages(),
-            pidfd_store: features.pidfd_store(),
-        }
+        Self { mem_track: features.mem_track(), lazy_pages: features.lazy_pages(), pidfd_store: features.pidfd_store() }
     }
 
     pub(crate) fn ask_all() -> rpc::Criu_features {

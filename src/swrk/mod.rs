@@ -3,13 +3,16 @@
 //! CRIU reads one protobuf message from each packet of a `SOCK_SEQPACKET` socket pair and answers the same way. A request that
 //! notifies (every dump and restore of this crate does) is answered by events first, strictly alternating with our answers.
 
+mod channel;
 mod launch;
 mod readiness;
 mod reaper;
 mod socket;
+mod watch;
 mod worker;
 
+pub(crate) use channel::Channel;
 pub use launch::{Group, Launch, Stdin};
 pub use reaper::{Exit, Reaping};
 pub(crate) use socket::Packet;
-pub(crate) use worker::Worker;
+pub use watch::{Hang, Watch};

@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, send, sendmsg, setsockopt, socketpair,
-    sockopt,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, send, sendmsg, setsockopt,
+    socketpair, sockopt,
 };
 use tokio::io::unix::AsyncFd;
 
@@ -31,9 +31,13 @@ impl Socket {
     /// that made the pair, which is this one.
     pub(super) fn pair() -> Result<(Self, OwnedFd)> {
         let attempt = || "make a socket pair for CRIU";
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
-                .map_err(|errno| Error::system(attempt(), errno))?;
+        let (ours, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        )
+        .map_err(|errno| Error::system(attempt(), errno))?;
         // CRIU reads and writes its end with blocking calls.
         clear_nonblock(&theirs).map_err(|errno| Error::system(attempt(), errno))?;
         let ours = watch(ours).map_err(|source| Error::system(attempt(), source))?;

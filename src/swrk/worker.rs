@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
@@ -26,7 +25,6 @@ pub(super) const GRACE: Duration = Duration::from_secs(120);
 /// reaps it.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    binary: PathBuf,
     pid: i32,
     socket: Option<Socket>,
     remains: Option<Remains>,
@@ -51,17 +49,12 @@ impl Worker {
             None => return Err(give_up(child, std::io::ErrorKind::InvalidData.into())),
         };
         let remains = Some(Remains { child, pidfd, stderr });
-        Ok(Self { binary: launch.binary.clone(), pid, socket: Some(socket), remains })
+        Ok(Self { pid, socket: Some(socket), remains })
     }
 
     /// CRIU's PID.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
-    }
-
-    /// The program.
-    pub(crate) fn binary(&self) -> &Path {
-        &self.binary
     }
 
     /// Sends one packet.
