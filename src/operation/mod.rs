@@ -11,7 +11,7 @@
 //!
 //! # async fn dump(pid: i32, directory: std::os::fd::OwnedFd) -> crr::Result<()> {
 //! let session = Session::start(&Launch::new("criu"))?;
-//! let mut dump = session.dump(DumpOptions::new(pid, ImageDirectory::new(directory))).await?;
+//! let mut dump = session.dump(ImageDirectory::new(directory), DumpOptions::new(pid)).await?;
 //! while let Some(event) = dump.next().await? {
 //!     match event.kind() {
 //!         EventKind::PostDump => {

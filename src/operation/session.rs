@@ -116,31 +116,37 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Refused`] when CRIU cannot.
-    pub async fn cpuinfo_dump(&mut self, options: &CpuInfoOptions) -> Result<()> {
-        self.cpuinfo("CPU dump", Criu_req_type::CPUINFO_DUMP, options).await
+    pub async fn cpuinfo_dump(&mut self, directory: &ImageDirectory, options: &CpuInfoOptions) -> Result<()> {
+        self.cpuinfo("CPU dump", Criu_req_type::CPUINFO_DUMP, directory, options).await
     }
 
     /// Compares the CPU with cpuinfo.img.
     ///
     /// # Errors
     /// [`Error::Refused`] when it lacks what the image needs.
-    pub async fn cpuinfo_check(&mut self, options: &CpuInfoOptions) -> Result<()> {
-        self.cpuinfo("CPU check", Criu_req_type::CPUINFO_CHECK, options).await
+    pub async fn cpuinfo_check(&mut self, directory: &ImageDirectory, options: &CpuInfoOptions) -> Result<()> {
+        self.cpuinfo("CPU check", Criu_req_type::CPUINFO_CHECK, directory, options).await
     }
 
-    async fn cpuinfo(&mut self, attempt: &'static str, kind: Criu_req_type, options: &CpuInfoOptions) -> Result<()> {
-        let mut request = self.with_opts(kind, options.to_proto()?).await?;
+    async fn cpuinfo(
+        &mut self,
+        attempt: &'static str,
+        kind: Criu_req_type,
+        directory: &ImageDirectory,
+        options: &CpuInfoOptions,
+    ) -> Result<()> {
+        let mut request = self.with_opts(kind, options.to_proto(directory)?).await?;
         request.set_keep_open(true);
-        self.ask(attempt, &request, kind, Some((&options.directory, &options.log))).await.map(drop)
+        self.ask(attempt, &request, kind, Some((directory, &options.log))).await.map(drop)
     }
 
     /// CRIU's own check of the kernel. "Looks good" of a CRIU before 4.2 says nothing about sockets on Linux 6.16 and later.
     ///
     /// # Errors
     /// [`Error::Refused`] when the kernel lacks something.
-    pub async fn check(mut self, options: &CheckOptions) -> Result<()> {
-        let request = self.with_opts(Criu_req_type::CHECK, options.to_proto()?).await?;
-        let place = Some((&options.directory, &options.log));
+    pub async fn check(mut self, directory: &ImageDirectory, options: &CheckOptions) -> Result<()> {
+        let request = self.with_opts(Criu_req_type::CHECK, options.to_proto(directory)?).await?;
+        let place = Some((directory, &options.log));
         self.ask("check", &request, Criu_req_type::CHECK, place).await?;
         self.channel.wait().await;
         Ok(())
@@ -153,32 +159,37 @@ impl Session {
     ///
     /// # Cancellation
     /// Dropping the future leaves CRIU at work; drop the session to end it.
-    pub async fn pre_dump(&mut self, options: &PreDumpOptions) -> Result<()> {
-        self.pre_dump_as(PreDumpKind::Chained, options).await
+    pub async fn pre_dump(&mut self, directory: &ImageDirectory, options: &PreDumpOptions) -> Result<()> {
+        self.pre_dump_as(PreDumpKind::Chained, directory, options).await
     }
 
     /// As [`Session::pre_dump`], but CRIU ends afterwards. From CRIU 3.17.
     ///
     /// # Errors
     /// As [`Session::pre_dump`].
-    pub async fn single_pre_dump(mut self, options: &PreDumpOptions) -> Result<()> {
+    pub async fn single_pre_dump(mut self, directory: &ImageDirectory, options: &PreDumpOptions) -> Result<()> {
         if self.version().await? < Version::new(3, 17) {
             let option = "SINGLE_PRE_DUMP".into();
             return Err(Error::NeedsNewerCriu { option, since: Version::new(3, 17), running: self.version().await? });
         }
-        self.pre_dump_as(PreDumpKind::Single, options).await?;
+        self.pre_dump_as(PreDumpKind::Single, directory, options).await?;
         self.channel.wait().await;
         Ok(())
     }
 
-    async fn pre_dump_as(&mut self, kind: PreDumpKind, options: &PreDumpOptions) -> Result<()> {
+    async fn pre_dump_as(
+        &mut self,
+        kind: PreDumpKind,
+        directory: &ImageDirectory,
+        options: &PreDumpOptions,
+    ) -> Result<()> {
         let kind = match kind {
             PreDumpKind::Chained => Criu_req_type::PRE_DUMP,
             PreDumpKind::Single => Criu_req_type::SINGLE_PRE_DUMP,
         };
         self.must_have_inherited(options.dump.inherited())?;
-        let request = self.with_opts(kind, options.to_proto()?).await?;
-        let place = Some((&options.dump.directory, &options.dump.log));
+        let request = self.with_opts(kind, options.to_proto(directory)?).await?;
+        let place = Some((directory, &options.dump.log));
         self.ask("pre-dump", &request, kind, place).await.map(drop)
     }
 
@@ -186,13 +197,13 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Refused`] when it cannot listen.
-    pub async fn page_server(&mut self, options: &PageServerOptions) -> Result<PageServer> {
+    pub async fn page_server(&mut self, directory: &ImageDirectory, options: &PageServerOptions) -> Result<PageServer> {
         const ATTEMPT: &str = "page server";
         self.must_have_inherited(options.inherited())?;
-        let mut request = self.with_opts(Criu_req_type::PAGE_SERVER_CHLD, options.to_proto()?).await?;
+        let mut request = self.with_opts(Criu_req_type::PAGE_SERVER_CHLD, options.to_proto(directory)?).await?;
         request.set_keep_open(true);
         // CRIU answers with the other page server's type.
-        let place = Some((&options.directory, &options.log));
+        let place = Some((directory, &options.log));
         let response = self.ask(ATTEMPT, &request, Criu_req_type::PAGE_SERVER, place).await?;
         let Some(server) = response.ps.as_ref().filter(|server| server.pid() > 0) else {
             return Err(nonsense(ATTEMPT, "no PID"));
@@ -204,12 +215,16 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Refused`] when it cannot listen.
-    pub async fn page_server_daemon(&mut self, options: &PageServerOptions) -> Result<Option<u16>> {
+    pub async fn page_server_daemon(
+        &mut self,
+        directory: &ImageDirectory,
+        options: &PageServerOptions,
+    ) -> Result<Option<u16>> {
         const ATTEMPT: &str = "page server";
         self.must_have_inherited(options.inherited())?;
-        let mut request = self.with_opts(Criu_req_type::PAGE_SERVER, options.to_proto()?).await?;
+        let mut request = self.with_opts(Criu_req_type::PAGE_SERVER, options.to_proto(directory)?).await?;
         request.set_keep_open(true);
-        let place = Some((&options.directory, &options.log));
+        let place = Some((directory, &options.log));
         let response = self.ask(ATTEMPT, &request, Criu_req_type::PAGE_SERVER, place).await?;
         // Its PID is always 0 here: a fault of CRIU's.
         Ok(response.ps.as_ref().and_then(|server| u16::try_from(server.port()).ok()).filter(|port| *port > 0))
@@ -240,11 +255,11 @@ impl Session {
     ///
     /// # Cancellation
     /// Dropping the future ends CRIU; the tree has not been touched.
-    pub async fn dump(mut self, options: DumpOptions) -> Result<Operation<Dumped>> {
+    pub async fn dump(mut self, directory: ImageDirectory, options: DumpOptions) -> Result<Operation<Dumped>> {
         self.must_have_inherited(options.inherited())?;
-        let request = self.with_opts(Criu_req_type::DUMP, options.to_proto()?).await?;
+        let request = self.with_opts(Criu_req_type::DUMP, options.to_proto(&directory)?).await?;
         let kept = [options.pages_to.and_then(crate::request::PagesTo::into_socket), options.pidfd_store];
-        self.begin("dump", &request, options.directory, options.log, kept.into_iter().flatten().collect()).await
+        self.begin("dump", &request, directory, options.log, kept.into_iter().flatten().collect()).await
     }
 
     /// Begins a restore.
@@ -254,13 +269,13 @@ impl Session {
     ///
     /// # Cancellation
     /// Dropping the future ends CRIU; nothing has been made.
-    pub async fn restore(mut self, options: RestoreOptions) -> Result<Operation<Restored>> {
+    pub async fn restore(mut self, directory: ImageDirectory, options: RestoreOptions) -> Result<Operation<Restored>> {
         for inherited in &options.inherited {
             self.must_have_inherited(Some(&inherited.descriptor))?;
         }
-        let request = self.with_opts(Criu_req_type::RESTORE, options.to_proto()?).await?;
+        let request = self.with_opts(Criu_req_type::RESTORE, options.to_proto(&directory)?).await?;
         let kept = options.inherited.into_iter().map(|inherited| inherited.descriptor).collect();
-        self.begin("restore", &request, options.directory, options.log, kept).await
+        self.begin("restore", &request, directory, options.log, kept).await
     }
 
     async fn begin<R>(

@@ -39,8 +39,6 @@ impl CpuCapabilities {
 /// Options of "write the CPU's features to cpuinfo.img" and "compare them with cpuinfo.img".
 #[derive(Debug)]
 pub struct CpuInfoOptions {
-    /// Where cpuinfo.img is.
-    pub directory: ImageDirectory,
     /// What is compared; `None`: CRIU's default, floating point and instructions.
     pub capabilities: Option<CpuCapabilities>,
     /// CRIU's log.
@@ -48,8 +46,8 @@ pub struct CpuInfoOptions {
 }
 
 impl CpuInfoOptions {
-    pub(crate) fn to_proto(&self) -> crate::Result<Criu_opts> {
-        let Self { directory, capabilities, log } = self;
+    pub(crate) fn to_proto(&self, directory: &ImageDirectory) -> crate::Result<Criu_opts> {
+        let Self { capabilities, log } = self;
         log.check()?;
         let mut opts = Criu_opts::new();
         directory.write(&mut opts);

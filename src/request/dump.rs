@@ -52,20 +52,15 @@ pub enum PreDumpMode {
 /// Options of a dump.
 ///
 /// ```
-/// use crr::request::{DumpOptions, DumpSwitch, ImageDirectory};
+/// use crr::request::{DumpOptions, DumpSwitch};
 ///
-/// # fn options(directory: std::os::fd::OwnedFd) -> DumpOptions {
-/// let mut options = DumpOptions::new(1234, ImageDirectory::new(directory));
+/// let mut options = DumpOptions::new(1234);
 /// options.switches.insert(DumpSwitch::FileLocks);
-/// # options
-/// # }
 /// ```
 #[derive(Debug)]
 pub struct DumpOptions {
     /// The PID of the tree's root.
     pub pid: i32,
-    /// Where the images go.
-    pub directory: ImageDirectory,
     /// CRIU's log.
     pub log: Log,
     /// What becomes of the tree.
@@ -116,10 +111,9 @@ pub struct DumpOptions {
 
 impl DumpOptions {
     /// CRIU's defaults for the tree below `pid`.
-    pub fn new(pid: i32, directory: ImageDirectory) -> Self {
+    pub fn new(pid: i32) -> Self {
         Self {
             pid,
-            directory,
             log: Log::new("dump.log"),
             afterwards: Afterwards::default(),
             switches: BTreeSet::new(),
@@ -146,10 +140,9 @@ impl DumpOptions {
         }
     }
 
-    pub(crate) fn to_proto(&self) -> Result<Criu_opts> {
+    pub(crate) fn to_proto(&self, directory: &ImageDirectory) -> Result<Criu_opts> {
         let Self {
             pid,
-            directory,
             log,
             afterwards,
             switches,
@@ -251,9 +244,9 @@ pub struct PreDumpOptions {
 }
 
 impl PreDumpOptions {
-    pub(crate) fn to_proto(&self) -> Result<Criu_opts> {
+    pub(crate) fn to_proto(&self, directory: &ImageDirectory) -> Result<Criu_opts> {
         let Self { dump, mode } = self;
-        let mut opts = dump.to_proto()?;
+        let mut opts = dump.to_proto(directory)?;
         opts.notify_scripts = None;
         opts.set_track_mem(true);
         if let Some(mode) = mode {
@@ -269,15 +262,13 @@ impl PreDumpOptions {
 /// Options of CRIU's own check of the kernel.
 #[derive(Debug)]
 pub struct CheckOptions {
-    /// Where the log goes; no image is written.
-    pub directory: ImageDirectory,
     /// CRIU's log.
     pub log: Log,
 }
 
 impl CheckOptions {
-    pub(crate) fn to_proto(&self) -> Result<Criu_opts> {
-        let Self { directory, log } = self;
+    pub(crate) fn to_proto(&self, directory: &ImageDirectory) -> Result<Criu_opts> {
+        let Self { log } = self;
         log.check()?;
         let mut opts = Criu_opts::new();
         directory.write(&mut opts);

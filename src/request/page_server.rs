@@ -106,8 +106,6 @@ impl Tls {
 /// Options of a page server that stays a child of the CRIU process it was asked of.
 #[derive(Debug)]
 pub struct PageServerOptions {
-    /// Where the pages are written.
-    pub directory: ImageDirectory,
     /// Where the sender connects.
     pub listen: Listen,
     /// The directory of the parent images, relative to the image directory.
@@ -121,8 +119,8 @@ pub struct PageServerOptions {
 }
 
 impl PageServerOptions {
-    pub(crate) fn to_proto(&self) -> crate::Result<Criu_opts> {
-        let Self { directory, listen, parent, auto_dedup, tls, log } = self;
+    pub(crate) fn to_proto(&self, directory: &ImageDirectory) -> crate::Result<Criu_opts> {
+        let Self { listen, parent, auto_dedup, tls, log } = self;
         log.check()?;
         let mut opts = Criu_opts::new();
         directory.write(&mut opts);

@@ -58,8 +58,6 @@ pub struct JoinNamespace {
 /// Options of a restore.
 #[derive(Debug)]
 pub struct RestoreOptions {
-    /// Where the images are.
-    pub directory: ImageDirectory,
     /// CRIU's log.
     pub log: Log,
     /// What is switched on.
@@ -94,11 +92,16 @@ pub struct RestoreOptions {
     pub config_file: Option<String>,
 }
 
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl RestoreOptions {
-    /// CRIU's defaults for the images in `directory`.
-    pub fn new(directory: ImageDirectory) -> Self {
+    /// CRIU's defaults.
+    pub fn new() -> Self {
         Self {
-            directory,
             log: Log::new("restore.log"),
             switches: BTreeSet::new(),
             tcp: Tcp::default(),
@@ -118,9 +121,8 @@ impl RestoreOptions {
         }
     }
 
-    pub(crate) fn to_proto(&self) -> Result<Criu_opts> {
+    pub(crate) fn to_proto(&self, directory: &ImageDirectory) -> Result<Criu_opts> {
         let Self {
-            directory,
             log,
             switches,
             tcp,
