@@ -122,6 +122,25 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a person can do about it, where there is something to say beyond the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Spawn { .. } => Some("install CRIU 4.2 or newer, or run tools/setup-criu of crr's repository".into()),
+            Self::NeedsNewerCriu { since, .. } => {
+                Some(format!("use CRIU {since} or newer (--criu), or leave the option out"))
+            }
+            Self::Io { source, .. } | Self::System { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some("run it as root".into())
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("make room there, or name a directory on another file system".into())
+            }
+            _ => None,
+        }
+    }
+
     /// An [`Error::Io`] about `path`: `map_err(Error::io("read", path))`.
     pub fn io(attempt: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();

@@ -1,3 +1,7 @@
-//! The `crr` command.
+//! The `crr` command: see `crr --help`.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,96 @@
+//! Words, streams and exit codes. What is done is the library's.
+
+mod commands;
+mod exit;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use exit::Code;
+use failure::Failure;
+use output::Output;
+
+/// Checkpoint and restore of Linux process trees.
+#[derive(Debug, Parser)]
+#[command(name = "crr", version, about, long_about = LONG_ABOUT, after_help = exit::TABLE, max_term_width = 100)]
+struct Crr {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG_ABOUT: &str = "Checkpoint and restore of Linux process trees.
+
+crr dump writes a tree of processes to a directory, crr restore brings it back, crr check tells beforehand what \
+will not work. crr drives CRIU and needs root.";
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+struct Global {
+    /// The CRIU program [default: the first suitable of PATH's and /opt/crr/criu/bin/criu]
+    #[arg(long, global = true, value_name = "PATH", env = "CRR_CRIU")]
+    criu: Option<std::path::PathBuf>,
+    /// Print one JSON object to standard output instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// How progress is shown on standard error
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "HOW")]
+    progress: output::ProgressStyle,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Completions(commands::completions::Completions),
+    Man(commands::man::Man),
+}
+
+/// Parses, runs, prints; the exit code is one of [`exit::TABLE`] or the restored program's.
+pub(crate) fn main() -> ExitCode {
+    let crr = match Crr::try_parse() {
+        Ok(crr) => crr,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Code::Usage.into() } else { Code::Ok.into() };
+        }
+    };
+    let output = Output::new(crr.global.json, crr.global.progress);
+    match run(crr, &output) {
+        Ok(code) => code,
+        Err(failure) => {
+            let code = failure.code;
+            output.failure(&failure);
+            code.into()
+        }
+    }
+}
+
+fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
+    match crr.command {
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+    }
+}
+
+/// Runs a command's future. One thread is enough: CRIU does the work.
+#[allow(dead_code, reason = "used by the commands that talk to CRIU")]
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|source| crr::Error::system("start the runtime", source))?.block_on(future)
+}
+
+/// The whole command line, for completions and man pages.
+fn command() -> clap::Command {
+    Crr::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,87 @@
+//! Standard output is data, standard error is for people.
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::failure::Failure;
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ProgressStyle {
+    /// A line on a terminal, for work that takes longer than a second; nothing elsewhere
+    #[default]
+    Auto,
+    /// One JSON object a line
+    Json,
+    /// Not at all
+    None,
+}
+
+/// Where a command's results go.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: bool,
+    #[allow(dead_code, reason = "used by dump and restore")]
+    pub(crate) progress: ProgressStyle,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool, progress: ProgressStyle) -> Self {
+        Self { json, progress }
+    }
+
+    /// Whether one JSON object is wanted instead of text.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a command's result: the object with `--json`, else the text.
+    pub(crate) fn result<T: Serialize>(&self, object: &T, text: &str) {
+        if self.json {
+            let object =
+                serde_json::to_value(object).unwrap_or_else(|error| serde_json::json!({"error": error.to_string()}));
+            self.data(&format!("{object:#}\n"));
+        } else {
+            self.data(text);
+        }
+    }
+
+    /// Prints to standard output. A reader that has gone away is no failure.
+    pub(crate) fn data(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+
+    /// Tells a person something that is not the result.
+    #[allow(dead_code, reason = "used by dump and restore")]
+    pub(crate) fn note(&self, text: &str) {
+        let _ = writeln!(std::io::stderr().lock(), "crr: {}", crr::escape::escape(text));
+    }
+
+    /// Prints a failure: to standard error as text, with `--json` to standard output as an object too.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        if self.json {
+            self.data(&format!("{:#}\n", failure.to_json()));
+        }
+        let bold = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let (on, off) = if bold { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+        let mut text = String::new();
+        for (depth, line) in failure.chain.iter().enumerate() {
+            let line = crr::escape::escape(line);
+            text += &if depth == 0 { format!("crr: {on}{line}{off}\n") } else { format!("  because: {line}\n") };
+        }
+        if let Some(explanation) = &failure.explanation {
+            for line in explanation.to_string().lines() {
+                text += &format!("  {line}\n");
+            }
+        }
+        for line in &failure.state {
+            text += &format!("  {}\n", crr::escape::escape(line));
+        }
+        if let Some(hint) = &failure.hint {
+            text += &format!("  {on}What to do:{off} {}\n", crr::escape::escape(hint));
+        }
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+}
