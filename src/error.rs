@@ -3,12 +3,16 @@
 //! `Display` says what was attempted and with which values; the cause is in [`std::error::Error::source`] only, so that a
 //! caller prints the chain once. What a person can do about it is in [`Error::hint`], apart from the message.
 
+mod image;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use crate::request::Version;
 use crate::swrk::Hang;
+
+pub use self::image::ImageFault;
 
 /// A [`Result`](std::result::Result) with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -110,6 +114,14 @@ pub enum Error {
         since: Version,
         /// The version of the CRIU that would have got it.
         running: Version,
+    },
+    /// An image file of CRIU cannot be read as what its name says.
+    #[error("cannot read the image `{}`", path.display())]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ImageFault,
     },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]

@@ -3,10 +3,14 @@
 pub mod error;
 pub mod escape;
 pub mod event;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod images;
 pub mod log;
 pub mod operation;
+#[allow(unused_imports)]
 mod proto;
 pub mod request;
 pub mod swrk;
 
-pub use error::{Error, Result};
+pub use error::{Error, ImageFault, Result};

@@ -1,0 +1,14 @@
+//! What the fuzz targets call: each takes any bytes and must neither panic nor run away. Not part of the interface.
+//!
+//! `fuzz/fuzz_targets/NAME.rs` feeds one function; `tests/corpus.rs` runs all of them over `fuzz/corpus/NAME` on stable.
+
+/// A function that takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// Every function by the name of its target and corpus.
+pub const TARGETS: &[(&str, Target)] = &[("image", image)];
+
+/// An image file; the first byte picks its kind.
+pub fn image(data: &[u8]) {
+    crate::images::fuzz_image(data);
+}
