@@ -25,6 +25,8 @@
 //! # Ok(()) }
 //! ```
 
+mod interrupt;
+mod pause;
 mod reply;
 mod session;
 
@@ -43,8 +45,11 @@ use crate::proto::rpc::{Criu_req_type, Criu_resp};
 use crate::request::{ImageDirectory, Log};
 use crate::swrk::{Channel, Packet, Reaping, Watch};
 
+pub use interrupt::{Interrupt, Interrupter, Wish};
 pub use reply::{Dumped, PageServer, Reply, Restored};
 pub use session::Session;
+
+pub(crate) use pause::pause;
 
 /// So much of a failed operation's log is kept, from its end.
 const LOG_LIMIT: u64 = 1 << 20;

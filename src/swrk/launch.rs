@@ -42,12 +42,14 @@ pub struct Launch {
     pub group: Group,
     /// Standard input.
     pub stdin: Stdin,
+    /// The file mode creation mask. CRIU would write memory pages that anyone may read.
+    pub umask: u32,
 }
 
 impl Launch {
-    /// Starts `binary` in a process group of its own with `/dev/null` as standard input.
+    /// Starts `binary` in a process group of its own with `/dev/null` as standard input and the umask 077.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), group: Group::default(), stdin: Stdin::default() }
+        Self { binary: binary.into(), group: Group::default(), stdin: Stdin::default(), umask: 0o077 }
     }
 
     /// Starts CRIU with `socket`, its end of the pair, and `inherited` open; both keep their numbers there.
@@ -71,16 +73,17 @@ impl Launch {
         if self.group == Group::Own {
             command.process_group(0);
         }
+        let umask = self.umask;
         // SAFETY: `prepare_child` makes system calls only: it neither allocates nor takes a lock, as is required between fork
         // and exec, and `keep` was built before the fork.
-        unsafe { command.pre_exec(move || prepare_child(&keep)) };
+        unsafe { command.pre_exec(move || prepare_child(&keep, umask)) };
         command.spawn().map_err(|source| Error::Spawn { binary: self.binary.clone(), source })
         // `socket`, the child's end, is closed here: without this CRIU's death would not be seen as an end of file.
     }
 }
 
 /// Runs in the child, before exec: closes (at exec) all but `keep`, and gives every signal its default disposition.
-fn prepare_child(keep: &[RawFd]) -> io::Result<()> {
+fn prepare_child(keep: &[RawFd], umask: u32) -> io::Result<()> {
     // SAFETY: plain system calls on integers; a failure of close_range (Linux < 5.11) leaves descriptors that are close-on-exec
     // from birth anyway, as far as this crate made them.
     unsafe {
@@ -95,6 +98,7 @@ fn prepare_child(keep: &[RawFd]) -> io::Result<()> {
             // Fails for SIGKILL, SIGSTOP and those that libc keeps for itself, which cannot be changed anyway.
             libc::signal(signal, libc::SIG_DFL);
         }
+        libc::umask(umask);
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());
         if libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) < 0 {
