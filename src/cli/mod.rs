@@ -4,6 +4,8 @@ mod commands;
 mod exit;
 mod failure;
 mod output;
+mod signals;
+mod values;
 
 use std::process::ExitCode;
 
