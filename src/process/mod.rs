@@ -7,6 +7,7 @@
 //! The hot files (stat, status, maps, fdinfo) are parsed here rather than by the procfs crate, which allocates for every
 //! field of every line: a tree of 20 small processes has to be read in a few milliseconds.
 
+mod aftermath;
 mod descriptor;
 mod foreign;
 mod holder;
@@ -21,6 +22,7 @@ mod task;
 mod tree;
 mod unix_diag;
 
+pub use aftermath::{Aftermath, Expected, PARASITE, has_parasite};
 pub use descriptor::{Descriptor, EpollTarget, Extra, FileStatus, Kind, Lock, LockKind, Watch};
 pub use holder::{Holder, Holders};
 pub use mapping::{Mapping, MappingKind, Memory, Segment};

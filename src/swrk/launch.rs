@@ -94,9 +94,12 @@ fn prepare_child(keep: &[RawFd], umask: u32) -> io::Result<()> {
                 return Err(io::Error::last_os_error());
             }
         }
-        for signal in 1..=libc::SIGRTMAX() {
-            // Fails for SIGKILL, SIGSTOP and those that libc keeps for itself, which cannot be changed anyway.
-            libc::signal(signal, libc::SIG_DFL);
+        // The kernel's struct sigaction, all zero: SIG_DFL, no flags, nothing masked. By system call, since libc keeps two
+        // signals for itself that it neither changes nor lets anyone change, and they may come ignored from our parent.
+        let default = [0_u64; 4];
+        for signal in 1..=64 {
+            // Fails for SIGKILL and SIGSTOP, which cannot be changed anyway.
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8);
         }
         libc::umask(umask);
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
