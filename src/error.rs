@@ -3,6 +3,7 @@
 //! `Display` says what was attempted and with which values; the cause is in [`std::error::Error::source`] only, so that a
 //! caller prints the chain once. What a person can do about it is in [`Error::hint`], apart from the message.
 
+mod checkpoint;
 mod image;
 
 use std::io;
@@ -12,6 +13,8 @@ use std::process::ExitStatus;
 use crate::request::Version;
 use crate::swrk::Hang;
 
+use self::checkpoint::listed;
+pub use self::checkpoint::{DirectoryProblem, Distrust, DistrustReason, ImageProblem, RecordProblem, WrongImage};
 pub use self::image::ImageFault;
 
 /// A [`Result`](std::result::Result) with this crate's [`Error`].
@@ -123,6 +126,44 @@ pub enum Error {
         /// What is wrong with it.
         source: ImageFault,
     },
+    /// A directory cannot be dumped to, restored from or removed.
+    #[error("cannot use `{}`: {problem}", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// Why not.
+        problem: DirectoryProblem,
+    },
+    /// Someone else could have written a checkpoint, or exchange it.
+    #[error("`{}` is not trusted: {}", dir.display(), listed(found))]
+    Untrusted {
+        /// The checkpoint directory.
+        dir: PathBuf,
+        /// Every reason.
+        found: Vec<Distrust>,
+    },
+    /// The crr.json of a checkpoint cannot be understood.
+    #[error("cannot read the record `{}`: {problem}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: RecordProblem,
+    },
+    /// Images are not as they were written.
+    #[error("the images in `{}` are damaged: {}", dir.display(), listed(wrong))]
+    Sums {
+        /// The checkpoint directory.
+        dir: PathBuf,
+        /// Every image that differs.
+        wrong: Vec<WrongImage>,
+    },
+    /// A name that CRIU needs for a restore is taken by another file.
+    #[error("cannot put back `{}`: another file has that name", path.display())]
+    RemapTaken {
+        /// The name, `…/link_remap.N`.
+        path: PathBuf,
+    },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]
     System {
@@ -141,6 +182,14 @@ impl Error {
             Self::NeedsNewerCriu { since, .. } => {
                 Some(format!("use CRIU {since} or newer (--criu), or leave the option out"))
             }
+            Self::Directory { problem, .. } => Some(problem.hint().into()),
+            Self::Untrusted { .. } => Some(
+                "make root or yourself the only one who may write them, or give --trust-images if you trust them"
+                    .into(),
+            ),
+            Self::Record { problem, .. } => Some(problem.hint().into()),
+            Self::Sums { .. } => Some("copy the directory again from where it is whole".into()),
+            Self::RemapTaken { .. } => Some("move that file away; CRIU needs the name during the restore".into()),
             Self::Io { source, .. } | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {

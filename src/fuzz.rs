@@ -6,9 +6,19 @@
 pub type Target = fn(&[u8]);
 
 /// Every function by the name of its target and corpus.
-pub const TARGETS: &[(&str, Target)] = &[("image", image)];
+pub const TARGETS: &[(&str, Target)] = &[("image", image), ("record", record)];
 
 /// An image file; the first byte picks its kind.
 pub fn image(data: &[u8]) {
     crate::images::fuzz_image(data);
+}
+
+/// A crr.json. What is understood is written and understood again.
+pub fn record(data: &[u8]) {
+    use crate::checkpoint::Record;
+
+    if let Ok(record) = Record::parse(data) {
+        let again = record.to_bytes().and_then(|bytes| Record::parse(&bytes));
+        assert_eq!(again.as_ref(), Ok(&record));
+    }
 }

@@ -1,5 +1,6 @@
 //! Checkpoint and restore of Linux process trees, talking to CRIU over its RPC (`criu swrk`).
 
+pub mod checkpoint;
 pub mod error;
 pub mod escape;
 pub mod event;

@@ -1,0 +1,128 @@
+//! `--with-files`: the files themselves in the checkpoint, and putting them where another host lacks them.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat};
+use nix::unistd::linkat;
+
+use super::{Manifest, OutsideFile};
+use crate::checkpoint::directory::Directory;
+use crate::checkpoint::names::FILES;
+use crate::checkpoint::root::Root;
+use crate::checkpoint::seen::{Seen, copy_content};
+use crate::error::{Error, Result};
+
+impl Manifest {
+    /// Copies every plain file into `DIR/files`, sharing blocks where the filesystem can. While the tree is held, for what
+    /// it can write to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read or `directory` not be written.
+    pub fn keep(&mut self, root: &Path, directory: impl AsFd, path: &Path) -> Result<()> {
+        let root = Root::open(root)?;
+        let store = store(&Directory::new(directory.as_fd(), path), FILES)?;
+        for (number, file) in (0u32..).zip(self.0.iter_mut().filter(|file| file.is_plain())) {
+            let from = match root.read(&file.path) {
+                Ok(from) => from,
+                // Hidden by a mount; CRIU has its own way to it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io("read", root.path_of(&file.path))(error)),
+            };
+            store_copy(&from, &store, number)?;
+            let metadata = from.metadata().map_err(Error::io("look at", root.path_of(&file.path)))?;
+            file.seen = Some(Seen::of(&metadata));
+            file.kept = Some(number);
+        }
+        Ok(())
+    }
+
+    /// Makes the kept files that are missing below `root`, with owner, mode and time, and the directories that they and the
+    /// tree need. What is there is left as it is. Gives what was made.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if one cannot be made; those made before stay.
+    pub fn put_back(&self, root: &Path, directory: impl AsFd, path: &Path) -> Result<Vec<PathBuf>> {
+        let root = Root::open(root)?;
+        let checkpoint = Directory::new(directory.as_fd(), path);
+        let mut made = Vec::new();
+        for file in &self.0 {
+            let is_missing = matches!(root.look(&file.path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+            if is_missing && put_back(&root, &checkpoint, file)? {
+                made.push(file.path.clone());
+            }
+        }
+        Ok(made)
+    }
+}
+
+fn put_back(root: &Root, checkpoint: &Directory<impl AsFd>, file: &OutsideFile) -> Result<bool> {
+    let failed = |error: Errno| Error::io("make", root.path_of(&file.path))(error.into());
+    match (file.kept, file.kind()) {
+        (Some(number), _) => {
+            if let Some(parent) = file.path.parent() {
+                root.make_directories(parent)?;
+            }
+            let (parent, name) = root.parent(&file.path)?;
+            let Some(seen) = &file.seen else { return Ok(false) };
+            make_copy(&checkpoint.directory(OsStr::new(FILES))?, number, seen, &parent, name)
+        }
+        (None, Some(SFlag::S_IFDIR)) => {
+            root.make_directories(&file.path)?;
+            if let Some(mode) = file.mode {
+                let made = root
+                    .get(&file.path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+                    .map_err(Error::io("open", &file.path))?;
+                fchmod(&made, Mode::from_bits_truncate(mode)).map_err(failed)?;
+            }
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The directory of that name in a checkpoint, made if need be.
+pub(in crate::checkpoint) fn store(checkpoint: &Directory<impl AsFd>, name: &str) -> Result<Directory> {
+    match mkdirat(checkpoint, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => checkpoint.directory(OsStr::new(name)),
+        Err(errno) => Err(Error::io("make", checkpoint.path_of(name))(errno.into())),
+    }
+}
+
+/// Copies a file into a store under a number.
+pub(in crate::checkpoint) fn store_copy(from: &File, store: &Directory<impl AsFd>, number: u32) -> Result<()> {
+    let name = number.to_string();
+    let to = store.create(OsStr::new(&name)).map_err(Error::io("create", store.path_of(&name)))?;
+    copy_content(from, &to).map_err(Error::io("write", store.path_of(&name)))
+}
+
+/// Makes a file from a store under a name that is free, whole from its first moment; `false` if the name is taken.
+pub(in crate::checkpoint) fn make_copy(
+    store: &Directory<impl AsFd>,
+    number: u32,
+    seen: &Seen,
+    parent: &Directory<impl AsFd>,
+    name: &OsStr,
+) -> Result<bool> {
+    let stored = number.to_string();
+    let path = parent.path_of(name);
+    let from = store.file(OsStr::new(&stored)).map_err(Error::io("read", store.path_of(&stored)))?;
+    // Without a name until it is whole, so that a killed crr leaves nothing.
+    let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let to: File = openat(parent, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        .map_err(|errno| Error::io("create", &path)(errno.into()))?
+        .into();
+    copy_content(&from, &to).map_err(Error::io("write", &path))?;
+    seen.apply(&to).map_err(Error::io("set the mode of", &path))?;
+    let descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&to));
+    match linkat(parent, descriptor.as_str(), parent, name, AtFlags::AT_SYMLINK_FOLLOW) {
+        Ok(()) => Ok(true),
+        Err(Errno::EEXIST) => Ok(false),
+        Err(errno) => Err(Error::io("create", &path)(errno.into())),
+    }
+}
