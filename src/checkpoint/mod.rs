@@ -42,9 +42,7 @@ use nix::sys::stat::Mode;
 use self::directory::Directory;
 pub use self::host::{RecordedCpu, RecordedHost};
 pub use self::manifest::{Difference, DifferenceKind, Manifest, OutsideFile, Seen, Use};
-pub use self::options::{
-    RecordedAfterwards, RecordedCgroupMode, RecordedCgroupRoot, RecordedLockMethod, RecordedOptions, RecordedTcp,
-};
+pub use self::options::RecordedOptions;
 pub use self::partial::{Flush, Partial, Step};
 pub use self::record::{RECORD_NAME, RECORD_VERSION, Record, RecordedLock, RecordedStatistics};
 pub use self::remap::{PutBack, Remap, Remaps};

@@ -1,158 +1,113 @@
-//! The options a dump used, as far as its restore needs them again: an allow-list.
+//! The options a dump used, as far as its restore, or a repetition, needs them again: an allow-list.
 //!
 //! Never here: a command to run, a configuration file, hooks, another root, plugin directories, inherited descriptors.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-/// What the dump used. Absent keys are CRIU's defaults; an unknown key is an error.
+use crate::request::{
+    Afterwards, CgroupMode, CgroupRoot, CpuCapabilities, DumpOptions, DumpSwitch, EmptyNamespace, NetworkLock, Tcp,
+};
+
+/// What the dump used. Absent keys are CRIU's defaults; an unknown key or word is an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecordedOptions {
-    /// `--shell-job`.
+    /// What was switched on, by crr or its caller, in the criu program's words.
     #[serde(skip_serializing_if = "is_default")]
-    pub shell_job: bool,
-    /// What became of TCP connections.
+    pub switches: BTreeSet<DumpSwitch>,
+    /// Established TCP connections.
     #[serde(skip_serializing_if = "is_default")]
-    pub tcp: RecordedTcp,
-    /// `--skip-in-flight`.
+    pub tcp: Tcp,
+    /// How the network was locked; absent is CRIU's own choice.
     #[serde(skip_serializing_if = "is_default")]
-    pub tcp_skip_in_flight: bool,
-    /// `--ext-unix-sk`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub ext_unix_sk: bool,
-    /// `--file-locks`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub file_locks: bool,
-    /// `--link-remap`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub link_remap: bool,
-    /// `--evasive-devices`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub evasive_devices: bool,
-    /// `--force-irmap`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub force_irmap: bool,
-    /// `--irmap-scan-path`, in order.
-    #[serde(skip_serializing_if = "is_default")]
-    pub irmap_scan_paths: Vec<String>,
-    /// `--ghost-limit`, in bytes.
+    pub network_lock: Option<NetworkLock>,
+    /// The largest deleted file that went into the images.
     #[serde(skip_serializing_if = "is_default")]
     pub ghost_limit_bytes: Option<u32>,
-    /// `--external`, in the form that the dump took.
+    /// What comes from outside, in the form that the dump took.
     #[serde(skip_serializing_if = "is_default")]
     pub external: Vec<String>,
-    /// `--ext-mount-map auto`.
+    /// Paths that were searched for watched inodes, in order.
     #[serde(skip_serializing_if = "is_default")]
-    pub auto_external_mounts: bool,
-    /// `--enable-external-sharing`.
+    pub irmap_scan_paths: Vec<String>,
+    /// Mount points that were left out, in order.
     #[serde(skip_serializing_if = "is_default")]
-    pub external_sharing: bool,
-    /// `--enable-external-masters`.
+    pub skip_mnt: Vec<String>,
+    /// File system types that were taken to be mountable again.
     #[serde(skip_serializing_if = "is_default")]
-    pub external_masters: bool,
-    /// `--skip-mnt`, in order.
+    pub enable_fs: Vec<String>,
+    /// Namespaces whose content was left out.
     #[serde(skip_serializing_if = "is_default")]
-    pub skip_mounts: Vec<String>,
-    /// `--enable-fs`, in order.
+    pub empty_ns: Vec<EmptyNamespace>,
+    /// How far CRIU managed cgroups; absent is CRIU's own choice.
     #[serde(skip_serializing_if = "is_default")]
-    pub enable_filesystems: Vec<String>,
-    /// `--empty-ns net`.
+    pub manage_cgroups: Option<CgroupMode>,
+    /// New roots of cgroups, in order.
     #[serde(skip_serializing_if = "is_default")]
-    pub empty_network_namespace: bool,
-    /// `--network-lock`; absent is CRIU's own choice.
+    pub cgroup_roots: Vec<CgroupRoot>,
+    /// The controllers that were dumped.
     #[serde(skip_serializing_if = "is_default")]
-    pub network_lock: Option<RecordedLockMethod>,
-    /// `--manage-cgroups`; absent is CRIU's own choice.
+    pub cgroup_dump_controllers: Vec<String>,
+    /// The properties of cgroups that were dumped.
     #[serde(skip_serializing_if = "is_default")]
-    pub manage_cgroups: Option<RecordedCgroupMode>,
-    /// `--cgroup-root`, in order.
+    pub cgroup_props: Option<String>,
+    /// What of the CPU was recorded.
     #[serde(skip_serializing_if = "is_default")]
-    pub cgroup_roots: Vec<RecordedCgroupRoot>,
-    /// `--cgroup-dump-controller`, in order.
-    #[serde(skip_serializing_if = "is_default")]
-    pub cgroup_controllers: Vec<String>,
-    /// `--cgroup-props`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub cgroup_properties: Option<String>,
-    /// `--cpu-cap`, CRIU's bits (1 FPU, 2 CPU, 4 instructions, 8 image).
-    #[serde(skip_serializing_if = "is_default")]
-    pub cpu_cap: Option<u32>,
-    /// `--allow-uprobes`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub allow_uprobes: bool,
-    /// `--unprivileged`.
-    #[serde(skip_serializing_if = "is_default")]
-    pub unprivileged: bool,
+    pub cpu: Option<CpuCapabilities>,
     /// What became of the tree after the dump.
     #[serde(skip_serializing_if = "is_default")]
-    pub afterwards: RecordedAfterwards,
+    pub afterwards: Afterwards,
 }
 
-/// What became of TCP connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecordedTcp {
-    /// No option was given.
-    #[default]
-    Refused,
-    /// `--tcp-established`.
-    Established,
-    /// `--tcp-close`.
-    Close,
-}
-
-/// How CRIU locked the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecordedLockMethod {
-    /// With iptables rules.
-    Iptables,
-    /// With an nftables table.
-    Nftables,
-    /// Not at all.
-    Skip,
-}
-
-/// How CRIU treats cgroups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecordedCgroupMode {
-    /// Leaves them alone.
-    Ignore,
-    /// Puts tasks into them, makes none.
-    None,
-    /// Sets their properties.
-    Props,
-    /// Makes those that are missing.
-    Soft,
-    /// Makes all.
-    Full,
-    /// Makes all, and fails where one exists.
-    Strict,
-}
-
-/// What became of the tree after the dump.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecordedAfterwards {
-    /// It was killed.
-    #[default]
-    Kill,
-    /// It ran on (`--leave-running`).
-    KeepRunning,
-    /// It was left stopped (`--leave-stopped`).
-    KeepStopped,
-}
-
-/// One `--cgroup-root`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RecordedCgroupRoot {
-    /// The controllers, comma-separated; absent is all.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub controllers: Option<String>,
-    /// The cgroup.
-    pub path: String,
+impl RecordedOptions {
+    /// What is recorded of the options of a dump.
+    pub fn of(options: &DumpOptions) -> Self {
+        let DumpOptions {
+            pid: _,
+            log: _,
+            afterwards,
+            switches,
+            tcp,
+            network_lock,
+            ghost_limit,
+            external,
+            cgroups,
+            cgroup_props,
+            cgroup_props_file: _,
+            cgroup_dump_controllers,
+            freeze_cgroup: _,
+            timeout_s: _,
+            parent: _,
+            pages_to: _,
+            tls: _,
+            pidfd_store: _,
+            cpu,
+            irmap_scan_paths,
+            skip_mnt,
+            enable_fs,
+            empty_ns,
+            config_file: _,
+        } = options;
+        Self {
+            switches: switches.clone(),
+            tcp: *tcp,
+            network_lock: *network_lock,
+            ghost_limit_bytes: *ghost_limit,
+            external: external.clone(),
+            irmap_scan_paths: irmap_scan_paths.clone(),
+            skip_mnt: skip_mnt.clone(),
+            enable_fs: enable_fs.clone(),
+            empty_ns: empty_ns.clone(),
+            manage_cgroups: cgroups.mode,
+            cgroup_roots: cgroups.roots.clone(),
+            cgroup_dump_controllers: cgroup_dump_controllers.clone(),
+            cgroup_props: cgroup_props.clone(),
+            cpu: *cpu,
+            afterwards: *afterwards,
+        }
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -165,8 +120,9 @@ mod tests {
 
     #[test]
     fn defaults_are_written_as_nothing() {
-        assert_eq!(serde_json::to_string(&RecordedOptions::default()).unwrap(), "{}");
-        assert_eq!(serde_json::from_str::<RecordedOptions>("{}").unwrap(), RecordedOptions::default());
+        let recorded = RecordedOptions::of(&DumpOptions::new(7));
+        assert_eq!(serde_json::to_string(&recorded).unwrap(), "{}");
+        assert_eq!(serde_json::from_str::<RecordedOptions>("{}").unwrap(), recorded);
     }
 
     #[test]
@@ -175,43 +131,33 @@ mod tests {
             let error = serde_json::from_str::<RecordedOptions>(text).unwrap_err().to_string();
             assert!(error.contains("unknown field"), "{text}: {error}");
         }
+        assert!(serde_json::from_str::<RecordedOptions>(r#"{"switches":["exec-cmd"]}"#).is_err());
     }
 
     #[test]
     fn every_option_comes_back() {
         let text = |name: &str| vec![name.to_string(), "b".to_string()];
-        let options = RecordedOptions {
-            shell_job: true,
-            tcp: RecordedTcp::Close,
-            tcp_skip_in_flight: true,
-            ext_unix_sk: true,
-            file_locks: true,
-            link_remap: true,
-            evasive_devices: true,
-            force_irmap: true,
-            irmap_scan_paths: text("/a"),
-            ghost_limit_bytes: Some(u32::MAX),
-            external: text("unix[1]"),
-            auto_external_mounts: true,
-            external_sharing: true,
-            external_masters: true,
-            skip_mounts: text("/mnt"),
-            enable_filesystems: text("all"),
-            empty_network_namespace: true,
-            network_lock: Some(RecordedLockMethod::Skip),
-            manage_cgroups: Some(RecordedCgroupMode::None),
-            cgroup_roots: vec![
-                RecordedCgroupRoot { controllers: None, path: "/a".into() },
-                RecordedCgroupRoot { controllers: Some("cpu".into()), path: "/b".into() },
-            ],
-            cgroup_controllers: text("cpu"),
-            cgroup_properties: Some("x: y".into()),
-            cpu_cap: Some(0),
-            allow_uprobes: true,
-            unprivileged: true,
-            afterwards: RecordedAfterwards::KeepStopped,
-        };
-        let json = serde_json::to_string(&options).unwrap();
-        assert_eq!(serde_json::from_str::<RecordedOptions>(&json).unwrap(), options);
+        let mut options = DumpOptions::new(7);
+        options.switches.extend(DumpSwitch::ALL);
+        options.tcp = Tcp::Close;
+        options.ghost_limit = Some(u32::MAX);
+        options.irmap_scan_paths = text("/a");
+        options.external = text("unix[1]");
+        options.skip_mnt = text("/mnt");
+        options.enable_fs = text("all");
+        options.empty_ns = vec![EmptyNamespace::Network];
+        options.network_lock = Some(NetworkLock::Skip);
+        options.cgroups.mode = Some(CgroupMode::None);
+        options.cgroups.roots = vec![
+            CgroupRoot { controller: None, path: "/a".into() },
+            CgroupRoot { controller: Some("cpu".into()), path: "/b".into() },
+        ];
+        options.cgroup_dump_controllers = text("cpu");
+        options.cgroup_props = Some("x: y".into());
+        options.cpu = Some(CpuCapabilities::None);
+        options.afterwards = Afterwards::KeepStopped;
+        let recorded = RecordedOptions::of(&options);
+        let json = serde_json::to_string(&recorded).unwrap();
+        assert_eq!(serde_json::from_str::<RecordedOptions>(&json).unwrap(), recorded);
     }
 }

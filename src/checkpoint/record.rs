@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use super::directory::Directory;
 use super::host::RecordedHost;
 use super::manifest::Manifest;
-use super::options::{RecordedLockMethod, RecordedOptions};
+use super::options::RecordedOptions;
 use super::remap::Remaps;
 use super::sums::Sums;
 use super::tree::{RecordedCgroup, RecordedTask};
 use crate::error::{Error, RecordProblem, Result};
 use crate::images::DumpStatistics;
+use crate::request::NetworkLock;
 
 /// The name of the record in a checkpoint directory.
 pub const RECORD_NAME: &str = "crr.json";
@@ -67,7 +68,7 @@ pub struct Record {
 #[serde(deny_unknown_fields)]
 pub struct RecordedLock {
     /// How it was made.
-    pub method: RecordedLockMethod,
+    pub method: NetworkLock,
     /// CRIU's run id, as in the inventory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_id: Option<String>,
@@ -215,12 +216,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn example() -> Record {
-        let mut record =
-            Record::new(RecordedOptions { shell_job: true, ..Default::default() }, RecordedHost::default());
+        let mut record = Record::new(
+            RecordedOptions { tcp: crate::request::Tcp::Close, ..Default::default() },
+            RecordedHost::default(),
+        );
         record.tree.push(RecordedTask { pid: 7, cgroups: Some(0), ..Default::default() });
         record.cgroups.push(vec![RecordedCgroup { hierarchy: 0, controllers: String::new(), path: "/a".into() }]);
         record.statistics = Some(RecordedStatistics { frozen_us: 9, ..Default::default() });
-        record.network_lock = Some(RecordedLock { method: RecordedLockMethod::Nftables, run_id: None, table: None });
+        record.network_lock = Some(RecordedLock { method: NetworkLock::Nftables, run_id: None, table: None });
         record
     }
 

@@ -23,9 +23,11 @@ pub enum CgroupMode {
 }
 
 /// A new root for the recorded cgroups.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CgroupRoot {
     /// The controller; `None` is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
     /// The path of the new root within the hierarchy.
     pub path: String,

@@ -1,11 +1,14 @@
 //! CPU capabilities.
 
+use serde::{Deserialize, Serialize};
+
 use crate::proto::rpc::Criu_opts;
 
 use super::images::{ImageDirectory, Log};
 
 /// What of the CPU is recorded at dump and compared at restore: `--cpu-cap`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CpuCapabilities {
     /// Nothing.
     None,

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::proto::rpc::{Criu_opts, Criu_pre_dump_mode};
 
@@ -14,7 +16,8 @@ use super::page_server::{PagesTo, Tls};
 use super::switch::DumpSwitch;
 
 /// What becomes of the tree after a dump that succeeded. After one that failed it runs on in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Afterwards {
     /// It is killed: the images are now the program.
     #[default]
@@ -26,7 +29,8 @@ pub enum Afterwards {
 }
 
 /// A namespace that is restored empty, for the caller to fill: `--empty-ns`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum EmptyNamespace {
     /// The network namespace, the only one that CRIU accepts here.
     Network,
