@@ -1,0 +1,68 @@
+//! Tests on real process trees with the real CRIU. They need root, CRIU and some kernel features: a test whose needs are not
+//! met is reported as *ignored, with the reason*, never as passed; `CRR_TEST_REQUIRE` (see [`need`]) makes that a failure.
+//!
+//! Everything runs in a mount and a network namespace of this program's own, so that nothing here meets the machine's
+//! network or leaves a mount behind.
+
+mod crr;
+mod need;
+mod programs;
+mod situations;
+mod spawning;
+mod state;
+mod until;
+mod victim;
+mod world;
+
+mod hit_table;
+mod network;
+mod terminal;
+mod trees;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use need::Need;
+
+/// What a test gives: an `Err` says what was not as it should be.
+type Outcome = Result<(), Failed>;
+
+/// Fails the test with a message when the condition does not hold.
+#[macro_export]
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+).into());
+        }
+    };
+}
+
+/// A test that is run where all its needs are met.
+fn test(name: impl Into<String>, needs: &'static [Need], run: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, move || {
+        for need in needs {
+            if let Some(reason) = need.unmet() {
+                if need.is_required() {
+                    return Err(format!("CRR_TEST_REQUIRE asks for {need}, but {reason}").into());
+                }
+                return Ok(Completion::ignored_with(reason));
+            }
+        }
+        run().map(|()| Completion::Completed)
+    })
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    // Before the first thread: a thread alone would enter the namespaces alone.
+    world::enter();
+    let mut trials = Vec::new();
+    trials.extend(trees::trials());
+    trials.extend(network::trials());
+    trials.extend(terminal::trials());
+    trials.extend(hit_table::trials());
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    programs::remove();
+    if hit_table::finish() { conclusion.exit_code() } else { ExitCode::FAILURE }
+}

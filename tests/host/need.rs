@@ -1,0 +1,128 @@
+//! What a test needs of the machine, and why a machine does not have it.
+//!
+//! `CRR_TEST_REQUIRE` names the needs whose absence is a failure, separated by commas. `all` stands for all that the
+//! project's CI machines have, which is everything but `dirty-tracking` and `cap_sys_resource`.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::world;
+
+/// One thing a test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// User 0 with CAP_SYS_ADMIN.
+    Root,
+    /// A CRIU that answers `--version`.
+    Criu,
+    /// A C compiler named `cc`.
+    Cc,
+    /// A mount and a network namespace of the tests' own.
+    Netns,
+    /// /dev/ptmx and a devpts.
+    Pty,
+    /// `python3`.
+    Python3,
+    /// `redis-server`.
+    RedisServer,
+    /// `iptables-restore`.
+    Iptables,
+    /// `nft`.
+    Nft,
+    /// A writable cgroup hierarchy.
+    Cgroup,
+    /// Soft-dirty or PAGEMAP_SCAN tracking of memory.
+    DirtyTracking,
+    /// CAP_SYS_RESOURCE.
+    CapSysResource,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Root => "root",
+            Self::Criu => "criu",
+            Self::Cc => "cc",
+            Self::Netns => "netns",
+            Self::Pty => "pty",
+            Self::Python3 => "python3",
+            Self::RedisServer => "redis-server",
+            Self::Iptables => "iptables",
+            Self::Nft => "nft",
+            Self::Cgroup => "cgroup",
+            Self::DirtyTracking => "dirty-tracking",
+            Self::CapSysResource => "cap_sys_resource",
+        })
+    }
+}
+
+impl Need {
+    /// Why the need is not met here; `None` when it is.
+    pub(crate) fn unmet(self) -> Option<String> {
+        match self {
+            Self::Root => {
+                (!nix::unistd::Uid::effective().is_root() || !has_capability(21)).then(|| "it needs root".into())
+            }
+            Self::Criu => criu().is_none().then(|| "it needs CRIU, and none was found".into()),
+            Self::Cc => no_program("cc"),
+            Self::Netns => world::why_not(),
+            Self::Pty => (!Path::new("/dev/ptmx").exists()).then(|| "it needs /dev/ptmx".into()),
+            Self::Python3 => no_program("python3"),
+            Self::RedisServer => no_program("redis-server"),
+            Self::Iptables => no_program("iptables-restore"),
+            Self::Nft => no_program("nft"),
+            Self::Cgroup => {
+                (!Path::new("/sys/fs/cgroup").is_dir()).then(|| "it needs a cgroup hierarchy at /sys/fs/cgroup".into())
+            }
+            Self::DirtyTracking => no_dirty_tracking(),
+            Self::CapSysResource => (!has_capability(24)).then(|| "it needs CAP_SYS_RESOURCE".into()),
+        }
+    }
+
+    /// Whether `CRR_TEST_REQUIRE` turns the absence into a failure.
+    pub(crate) fn is_required(self) -> bool {
+        let Ok(required) = std::env::var("CRR_TEST_REQUIRE") else { return false };
+        let here = self.to_string();
+        required
+            .split(',')
+            .map(str::trim)
+            .any(|name| name == here || (name == "all" && !matches!(self, Self::DirtyTracking | Self::CapSysResource)))
+    }
+}
+
+/// The CRIU that the tests run directly: `$CRR_CRIU`, else the private prefix's, else PATH's.
+pub(crate) fn criu() -> Option<PathBuf> {
+    let given = std::env::var_os("CRR_CRIU").map(PathBuf::from);
+    given
+        .into_iter()
+        .chain([PathBuf::from("/opt/crr/criu/bin/criu"), PathBuf::from("criu")])
+        .find(|path| runs(Command::new(path).arg("--version")))
+}
+
+fn runs(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn no_program(name: &str) -> Option<String> {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(name).is_file()));
+    (!found).then(|| format!("it needs `{name}`, which is not installed"))
+}
+
+fn has_capability(number: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
+    u64::from_str_radix(effective.trim(), 16).is_ok_and(|mask| mask & (1 << number) != 0)
+}
+
+fn no_dirty_tracking() -> Option<String> {
+    let tracks = criu().is_some_and(|criu| runs(Command::new(criu).args(["check", "--feature", "mem_dirty_track"])));
+    (!tracks).then(|| "it needs a kernel that tracks dirty memory".into())
+}

@@ -1,0 +1,34 @@
+//! What a child does between fork and exec: the one file of these tests with unsafe code.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+/// The command gets a session of its own and no descriptor above 2.
+pub(crate) fn own_session(command: &mut Command) {
+    prepare(command, false);
+}
+
+/// As [`own_session`], and its standard input, a terminal, becomes the session's controlling terminal.
+pub(crate) fn own_terminal(command: &mut Command) {
+    prepare(command, true);
+}
+
+fn prepare(command: &mut Command, has_terminal: bool) {
+    let prepare = move || {
+        nix::unistd::setsid()?;
+        // SAFETY: both are system calls on numbers; the terminal is the child's own standard input.
+        unsafe {
+            if has_terminal && libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // Not closed but marked: the standard library's own pipe for a failed exec is among them.
+            if libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only system calls are made, which allocate nothing and take no lock.
+    unsafe { command.pre_exec(prepare) };
+}
