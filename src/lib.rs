@@ -6,6 +6,7 @@ pub mod escape;
 pub mod event;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod host;
 pub mod images;
 pub mod log;
 pub mod operation;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// The programs that CRIU starts by name (iptables-restore, ip, tar) are looked for here and nowhere else: what the caller's
 /// environment says must not choose what runs as root.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The process group that CRIU runs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

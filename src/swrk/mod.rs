@@ -12,6 +12,7 @@ mod watch;
 mod worker;
 
 pub(crate) use channel::Channel;
+pub(crate) use launch::PATH;
 pub use launch::{Group, Launch, Stdin};
 pub use reaper::{Exit, Reaping};
 pub(crate) use socket::Packet;

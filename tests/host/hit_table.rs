@@ -12,14 +12,14 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-use crate::need::Need::{self, Cc, Criu, Netns, Root};
+use crate::need::Need::{self, Cc, Commands, Criu, Netns, Root};
 use crate::situations::{self, Situation};
 use crate::state::State;
 use crate::until::until;
 use crate::victim::{Start, Victim};
 use crate::{Outcome, crr, test};
 
-const NEEDS: &[Need] = &[Root, Criu, Cc, Netns];
+const NEEDS: &[Need] = &[Root, Criu, Cc, Netns, Commands];
 
 /// The longest that a dump or restore of one situation may take. A vfork makes CRIU wait for 10 s.
 const LIMIT: Duration = Duration::from_secs(30);

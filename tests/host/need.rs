@@ -1,7 +1,7 @@
 //! What a test needs of the machine, and why a machine does not have it.
 //!
-//! `CRR_TEST_REQUIRE` names the needs whose absence is a failure, separated by commas. `all` stands for all that the
-//! project's CI machines have, which is everything but `dirty-tracking` and `cap_sys_resource`.
+//! `CRR_TEST_REQUIRE` names the needs whose absence is a failure, separated by commas. `all` stands for all of
+//! them: the project's CI machines have everything.
 
 use std::fmt;
 use std::fs;
@@ -31,12 +31,8 @@ pub(crate) enum Need {
     Iptables,
     /// `nft`.
     Nft,
-    /// A writable cgroup hierarchy.
-    Cgroup,
-    /// Soft-dirty or PAGEMAP_SCAN tracking of memory.
-    DirtyTracking,
-    /// CAP_SYS_RESOURCE.
-    CapSysResource,
+    /// The commands `check`, `dump` and `restore` of crr.
+    Commands,
 }
 
 impl fmt::Display for Need {
@@ -51,9 +47,7 @@ impl fmt::Display for Need {
             Self::RedisServer => "redis-server",
             Self::Iptables => "iptables",
             Self::Nft => "nft",
-            Self::Cgroup => "cgroup",
-            Self::DirtyTracking => "dirty-tracking",
-            Self::CapSysResource => "cap_sys_resource",
+            Self::Commands => "commands",
         })
     }
 }
@@ -73,11 +67,10 @@ impl Need {
             Self::RedisServer => no_program("redis-server"),
             Self::Iptables => no_program("iptables-restore"),
             Self::Nft => no_program("nft"),
-            Self::Cgroup => {
-                (!Path::new("/sys/fs/cgroup").is_dir()).then(|| "it needs a cgroup hierarchy at /sys/fs/cgroup".into())
-            }
-            Self::DirtyTracking => no_dirty_tracking(),
-            Self::CapSysResource => (!has_capability(24)).then(|| "it needs CAP_SYS_RESOURCE".into()),
+            Self::Commands => ["check", "dump", "restore"]
+                .into_iter()
+                .find(|verb| !runs(Command::new(env!("CARGO_BIN_EXE_crr")).args([verb, "--help"])))
+                .map(|verb| format!("crr has no command `{verb}`")),
         }
     }
 
@@ -85,10 +78,7 @@ impl Need {
     pub(crate) fn is_required(self) -> bool {
         let Ok(required) = std::env::var("CRR_TEST_REQUIRE") else { return false };
         let here = self.to_string();
-        required
-            .split(',')
-            .map(str::trim)
-            .any(|name| name == here || (name == "all" && !matches!(self, Self::DirtyTracking | Self::CapSysResource)))
+        required.split(',').map(str::trim).any(|name| name == here || name == "all")
     }
 }
 
@@ -120,9 +110,4 @@ fn has_capability(number: u32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap_or_default();
     u64::from_str_radix(effective.trim(), 16).is_ok_and(|mask| mask & (1 << number) != 0)
-}
-
-fn no_dirty_tracking() -> Option<String> {
-    let tracks = criu().is_some_and(|criu| runs(Command::new(criu).args(["check", "--feature", "mem_dirty_track"])));
-    (!tracks).then(|| "it needs a kernel that tracks dirty memory".into())
 }

@@ -7,36 +7,35 @@ use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::need::Need::{self, Cc, Criu, Netns, Python3, Root};
+use crate::need::Need::{self, Cc, Commands, Criu, Netns, Python3, Root};
 use crate::until::SOON;
 use crate::victim::{self, Victim};
 use crate::{Outcome, crr, ensure, programs, test};
 
-const NEEDS: &[Need] = &[Root, Criu, Cc, Netns];
-const PYTHON: &[Need] = &[Root, Criu, Python3];
+const NEEDS: &[Need] = &[Root, Criu, Cc, Netns, Python3, Commands];
+const NEEDS_BY_CRIU: &[Need] = &[Root, Criu, Cc, Netns, Python3];
 
 /// A program, its arguments, and the options that the criu program must be given.
 struct Subject {
     name: &'static str,
     source: &'static str,
     arguments: &'static [&'static str],
-    needs: &'static [Need],
 }
 
 const SUBJECTS: &[Subject] = &[
-    Subject { name: "twenty_threads", source: "threads", arguments: &["20"], needs: NEEDS },
-    Subject { name: "a_hundred_processes", source: "tree", arguments: &["100"], needs: NEEDS },
-    Subject { name: "pipes_and_local_sockets", source: "talk", arguments: &[], needs: NEEDS },
-    Subject { name: "memory_that_changes", source: "memory", arguments: &["64", "4"], needs: NEEDS },
-    Subject { name: "timers", source: "timers", arguments: &[], needs: NEEDS },
-    Subject { name: "a_python_program", source: "program.py", arguments: &[], needs: PYTHON },
+    Subject { name: "twenty_threads", source: "threads", arguments: &["20"] },
+    Subject { name: "a_hundred_processes", source: "tree", arguments: &["100"] },
+    Subject { name: "pipes_and_local_sockets", source: "talk", arguments: &[] },
+    Subject { name: "memory_that_changes", source: "memory", arguments: &["64", "4"] },
+    Subject { name: "timers", source: "timers", arguments: &[] },
+    Subject { name: "a_python_program", source: "program.py", arguments: &[] },
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for subject in SUBJECTS {
-        trials.push(test(format!("{}_survives_criu", subject.name), subject.needs, || by_criu(subject)));
-        trials.push(test(format!("{}_is_dumped_and_restored", subject.name), subject.needs, || by_crr(subject)));
+        trials.push(test(format!("{}_survives_criu", subject.name), NEEDS_BY_CRIU, || by_criu(subject)));
+        trials.push(test(format!("{}_is_dumped_and_restored", subject.name), NEEDS, || by_crr(subject)));
     }
     trials.push(test("a_tree_left_running_goes_on_and_its_checkpoint_restores", NEEDS, left_running));
     trials.push(test("one_checkpoint_is_restored_three_times", NEEDS, thrice));
@@ -81,7 +80,7 @@ fn by_crr(subject: &Subject) -> Outcome {
 }
 
 fn tree_of_five() -> Result<Victim, Failed> {
-    start(&Subject { name: "tree", source: "tree", arguments: &["5"], needs: NEEDS })
+    start(&Subject { name: "tree", source: "tree", arguments: &["5"] })
 }
 
 fn left_running() -> Outcome {

@@ -1,0 +1,152 @@
+//! Control groups: where a task is, and where a restored tree shall live.
+//!
+//! CRIU leaves a restored tree in its own cgroup, which is crr's: whoever stops that service or login session then kills the
+//! restored tree as well. So CRIU's worker is moved before it restores, and what it makes is born there.
+//!
+//! The first write to a `cgroup.procs` waits 6 to 16 ms for the kernel, all later ones 0.03 ms: do it while something else
+//! is being checked.
+
+mod layout;
+mod own;
+mod scope;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use layout::{Hierarchy, Kind, Layout};
+pub use own::OwnCgroup;
+pub use scope::Scope;
+
+use crate::error::{Error, Result};
+
+/// The cgroups of a task: for each hierarchy, by [its name](Hierarchy::name), the path below its root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Membership(pub BTreeMap<String, String>);
+
+impl Membership {
+    /// Reads `/proc/PID/cgroup`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no such process.
+    pub fn of(pid: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        Ok(Self::parse(&String::from_utf8_lossy(&text)))
+    }
+
+    fn parse(text: &str) -> Self {
+        let line = |line: &str| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            Some((parts.next()?.to_owned(), parts.next()?.to_owned()))
+        };
+        Self(text.lines().filter_map(line).collect())
+    }
+}
+
+/// Where a process was put.
+#[derive(Debug)]
+pub enum Place {
+    /// The cgroups that were recorded.
+    Recorded,
+    /// A cgroup of its own.
+    Own(OwnCgroup),
+    /// A scope of systemd's.
+    Scope(Scope),
+    /// Where it was: no cgroup can be made here.
+    Unmoved,
+}
+
+/// What became of a [`settle`].
+#[derive(Debug)]
+pub struct Settled {
+    /// Where the process is now.
+    pub place: Place,
+    /// What could not be done, and why; to be told.
+    pub failures: Vec<String>,
+}
+
+/// Moves `pid` out of this process's cgroups: to those recorded, if each of them exists; else into one of its own called
+/// `name`, which is a systemd scope where systemd runs.
+///
+/// Never fails: a process that cannot be moved stays where it is, and the result says so.
+pub fn settle(layout: &Layout, pid: i32, recorded: Option<&Membership>, name: &str) -> Settled {
+    let mut failures = Vec::new();
+    if let Some(recorded) = recorded {
+        match layout.enter(pid, recorded) {
+            Ok(()) => return Settled { place: Place::Recorded, failures },
+            Err(why) => failures.push(why),
+        }
+    }
+    if Scope::is_possible() {
+        match Scope::start(name, pid) {
+            Ok(scope) => return Settled { place: Place::Scope(scope), failures },
+            Err(why) => failures.push(why),
+        }
+    }
+    let (own, refused) = OwnCgroup::create(layout, name);
+    failures.extend(refused);
+    if !own.is_empty() {
+        failures.extend(own.enter(pid));
+        return Settled { place: Place::Own(own), failures };
+    }
+    Settled { place: Place::Unmoved, failures }
+}
+
+impl Layout {
+    /// Moves `pid` into the cgroups of `membership`. Nothing is moved unless each of them exists here.
+    ///
+    /// # Errors
+    /// What is missing, or what the kernel refused.
+    fn enter(&self, pid: i32, membership: &Membership) -> Result<(), String> {
+        let mut targets: Vec<PathBuf> = Vec::new();
+        for (name, path) in &membership.0 {
+            let hierarchy = self.hierarchy(name).ok_or_else(|| format!("no hierarchy `{name}` is mounted here"))?;
+            let directory =
+                hierarchy.directory(path).ok_or_else(|| format!("the cgroup {path} is not visible here"))?;
+            if !directory.join("cgroup.procs").exists() {
+                return Err(format!("the recorded cgroup `{}` does not exist", directory.display()));
+            }
+            targets.push(directory);
+        }
+        targets.iter().try_for_each(|directory| {
+            put(pid, directory)
+                .map_err(|error| format!("cannot enter the recorded cgroup `{}`: {error}", directory.display()))
+        })
+    }
+}
+
+/// Moves a whole process into the cgroup at `directory`.
+fn put(pid: i32, directory: &Path) -> io::Result<()> {
+    std::fs::write(directory.join("cgroup.procs"), pid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hybrid_and_unified_memberships_are_read() {
+        let text = "9:name=systemd:/user.slice\n4:cpu,cpuacct:/a:b\n0::/init.scope\n";
+        let membership = Membership::parse(text);
+        let pairs: Vec<_> = membership.0.iter().map(|(name, path)| (name.as_str(), path.as_str())).collect();
+        assert_eq!(pairs, [("", "/init.scope"), ("cpu,cpuacct", "/a:b"), ("name=systemd", "/user.slice")]);
+        assert_eq!(Membership::parse("garbage\n1\n"), Membership::default());
+        let json = serde_json::to_string(&membership).expect("JSON");
+        assert_eq!(serde_json::from_str::<Membership>(&json).expect("read back"), membership);
+    }
+
+    #[test]
+    fn a_recorded_cgroup_that_is_gone_moves_nothing() {
+        let layout = Layout::read().expect("mounts");
+        let own = std::process::id() as i32;
+        let before = Membership::of(own).expect("cgroups");
+        let recorded = Membership(before.0.keys().map(|name| (name.clone(), "/no such cgroup".into())).collect());
+        let why = layout.enter(own, &recorded).expect_err("it does not exist");
+        assert!(recorded.0.is_empty() || !why.is_empty());
+        assert_eq!(Membership::of(own).expect("cgroups"), before);
+    }
+}

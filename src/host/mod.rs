@@ -1,0 +1,23 @@
+//! The machine that crr runs on: what of it decides whether processes can be dumped and restored here.
+//!
+//! Nothing here needs CRIU, and nothing changes a setting of the machine: what could be set differently is reported with the
+//! command that sets it.
+
+mod capability;
+pub mod cgroup;
+mod environment;
+mod kernel;
+pub mod netlink;
+pub mod netlock;
+mod pids;
+mod program;
+mod runtime;
+mod sysctl;
+
+pub use capability::{Capabilities, Capability, WANTED};
+pub use environment::{Environment, UserNamespace, Wsl};
+pub use kernel::{CheckpointRestore, KernelRelease};
+pub use pids::{Taken, TakenBy, await_free, taken};
+pub use program::{Program, program};
+pub use runtime::RuntimeDirectory;
+pub use sysctl::{Advice, Sysctl, sysctls};
