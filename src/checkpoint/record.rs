@@ -77,6 +77,18 @@ pub struct RecordedLock {
     pub table: Option<String>,
 }
 
+impl RecordedLock {
+    /// The lock of the dump with this run id. CRIU cuts the name of its table to 31 bytes, family included.
+    pub fn new(method: NetworkLock, run_id: Option<String>) -> Self {
+        let table = run_id.as_ref().filter(|_| method == NetworkLock::Nftables).map(|id| {
+            let mut name = format!("inet CRIU-{id}");
+            name.truncate(31);
+            name
+        });
+        Self { method, run_id, table }
+    }
+}
+
 /// What CRIU measured during the dump (its stats-dump), times in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -23,13 +23,17 @@ pub(crate) struct Channel {
     pid: i32,
     pub(crate) attempt: &'static str,
     pub(crate) watch: Watch,
+    /// When a CRIU that owes an answer is looked at next, and what was seen since when.
+    look: Option<Instant>,
+    pulse: Option<(Pulse, Instant)>,
 }
 
 impl Channel {
     /// Starts CRIU with `inherited` open in it under the same numbers.
     pub(crate) fn open(launch: &Launch, inherited: &[BorrowedFd<'_>]) -> Result<Self> {
         let worker = Worker::spawn(launch, inherited)?;
-        Ok(Self { pid: worker.pid(), worker: Some(worker), attempt: "start", watch: Watch::default() })
+        let pid = worker.pid();
+        Ok(Self { worker: Some(worker), pid, attempt: "start", watch: Watch::default(), look: None, pulse: None })
     }
 
     /// CRIU's PID.
@@ -57,34 +61,43 @@ impl Channel {
     /// Dropping the future loses nothing: a packet is taken whole or not at all.
     pub(crate) async fn recv(&mut self, images: Option<&OwnedFd>) -> Result<Packet> {
         let attempt = self.attempt;
-        let Some(worker) = &self.worker else { return Err(Error::Closed { attempt }) };
-        let mut last: Option<(Pulse, Instant)> = None;
         let received = loop {
-            match tokio::time::timeout(LOOK, worker.recv()).await {
+            let Some(worker) = &self.worker else { return Err(Error::Closed { attempt }) };
+            // Kept here, not in the future: a caller that asks again and again must not start the clock anew.
+            let look = *self.look.get_or_insert_with(|| Instant::now() + LOOK);
+            match tokio::time::timeout_at(look.into(), worker.recv()).await {
                 Ok(received) => break received,
-                Err(_elapsed) => {
-                    let now = Instant::now();
-                    if self.watch.deadline.is_some_and(|deadline| now >= deadline) {
-                        return Err(Error::Hang { attempt, hang: Hang::Deadline });
-                    }
-                    let Some(limit) = self.watch.silence else { continue };
-                    let pulse = Pulse::of(images, self.pid);
-                    match &last {
-                        Some((before, since)) if *before == pulse => {
-                            if now.duration_since(*since) >= limit {
-                                return Err(Error::Hang { attempt, hang: Hang::Silence(limit) });
-                            }
-                        }
-                        _ => last = Some((pulse, now)),
-                    }
-                }
+                Err(_elapsed) => self.look(images)?,
             }
         };
+        (self.look, self.pulse) = (None, None);
         match received {
             Ok(Some(packet)) => Ok(packet),
             Ok(None) => Err(self.hangup().await),
             Err(source) if gone(&source) => Err(self.hangup().await),
             Err(source) => Err(Error::Talk { attempt, source }),
+        }
+    }
+
+    /// Looks at a CRIU that has not answered for a while.
+    fn look(&mut self, images: Option<&OwnedFd>) -> Result<()> {
+        let attempt = self.attempt;
+        let now = Instant::now();
+        self.look = Some(now + LOOK);
+        if self.watch.deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(Error::Hang { attempt, hang: Hang::Deadline });
+        }
+        let Some(limit) = self.watch.silence else { return Ok(()) };
+        let pulse = Pulse::of(images, self.pid);
+        match &self.pulse {
+            Some((before, since)) if *before == pulse => match now.duration_since(*since) >= limit {
+                true => Err(Error::Hang { attempt, hang: Hang::Silence(limit) }),
+                false => Ok(()),
+            },
+            _ => {
+                self.pulse = Some((pulse, now));
+                Ok(())
+            }
         }
     }
 

@@ -1,0 +1,141 @@
+//! What is done while CRIU holds the tree at `post-dump`, and after it has let go.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{Hash, Request, WithFiles};
+use crate::checkpoint::{Flush, Manifest, Partial, Record, RecordedHost, RecordedLock, RecordedOptions, Remaps, Step, Sums};
+use crate::error::{Error, Result};
+use crate::images::Images;
+use crate::operation::pause;
+use crate::request::{Afterwards, NetworkLock, Tcp, Version};
+
+/// A checkpoint in the making, and what is known about it. Blocks: for `spawn_blocking`.
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub(super) partial: Partial,
+    pub(super) images: Images,
+    pub(super) options: RecordedOptions,
+    pub(super) criu: Version,
+    pub(super) flush: Flush,
+    /// The PID of the tree's root, as crr sees it.
+    pid: u32,
+    /// The root directory of the tree, kept open: the paths in images are relative to it, and it outlives the tree.
+    _root: OwnedFd,
+    root: PathBuf,
+    pub(super) remaps: Option<Remaps>,
+    pub(super) record: Option<Record>,
+}
+
+impl Commit {
+    pub(super) fn new(partial: Partial, request: &Request, options: RecordedOptions, criu: Version) -> Result<Self> {
+        let path = partial.partial_path();
+        let directory = clone(partial.as_fd(), &path)?;
+        let images = Images::from_directory(directory, path);
+        let pid = request.options.pid.unsigned_abs();
+        let of_tree = PathBuf::from(format!("/proc/{pid}/root"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root_directory =
+            rustix::fs::open(&of_tree, flags, Mode::empty()).map_err(|errno| Error::io("open", &of_tree)(errno.into()))?;
+        let root = PathBuf::from(format!("/proc/self/fd/{}", root_directory.as_raw_fd()));
+        let flush = request.flush;
+        Ok(Self { partial, images, options, criu, flush, pid, _root: root_directory, root, remaps: None, record: None })
+    }
+
+    /// What can only be had while the tree stands still: the content of link remaps, and the cgroups.
+    pub(super) fn hold(&mut self) -> Result<()> {
+        let path = self.partial.partial_path();
+        let remaps = Remaps::keep(&self.images, &self.root, self.partial.as_fd(), &path)?;
+        let mut record = Record::new(self.options.clone(), RecordedHost::here(self.criu.to_string())?);
+        record.tree = crate::checkpoint::RecordedTask::all(&self.images)?;
+        // A tree in a PID namespace of its own has other PIDs in the images than here.
+        if record.tree.first().is_some_and(|root| root.pid == self.pid) {
+            record.collect_cgroups(|pid| pid)?;
+        }
+        record.files = Manifest::collect(&self.images, &self.root)?;
+        record.network_lock = self.lock()?;
+        record.remaps = remaps.clone();
+        self.remaps = Some(remaps);
+        self.record = Some(record);
+        Ok(())
+    }
+
+    /// The network lock that a dump that kills leaves in place.
+    fn lock(&self) -> Result<Option<RecordedLock>> {
+        if self.options.afterwards == Afterwards::KeepRunning || self.options.tcp != Tcp::Established {
+            return Ok(None);
+        }
+        let method = self.options.network_lock.unwrap_or(NetworkLock::Iptables);
+        let run_id = self.images.inventory()?.run_id;
+        Ok(Some(RecordedLock::new(method, run_id)))
+    }
+
+    /// Writes crr.json and makes DIR what it is to be.
+    pub(super) fn publish(&mut self) -> Result<()> {
+        let path = self.partial.partial_path();
+        let record = self.record.as_ref().ok_or(Error::Bug { what: "published before it was held" })?;
+        record.write(self.partial.as_fd(), &path, self.flush)?;
+        pause("record-written");
+        self.partial.publish(self.flush, |step| {
+            pause(match step {
+                Step::Flushed => "flushed",
+                Step::Renamed => "renamed",
+                Step::PlaceFlushed => "place-flushed",
+                _ => "",
+            });
+        })
+    }
+
+    /// Removes the names that CRIU made for unlinked files.
+    pub(super) fn clear_remaps(&self) -> Result<()> {
+        self.remaps.as_ref().map_or(Ok(()), |remaps| remaps.clear(&self.root))
+    }
+
+    /// Adds statistics, sums and copies of files to the published checkpoint. It is whole without them: what cannot be done is
+    /// a complaint.
+    pub(super) fn complete(self, hash: Hash, with_files: WithFiles) -> Result<(Record, Vec<String>)> {
+        let Self { partial, images, flush, record, root, _root, .. } = self;
+        let mut complaints = Vec::new();
+        let mut complain = |what: &str, error: Error| complaints.push(format!("{what}: {}", with_causes(&error)));
+        let record = record.ok_or(Error::Bug { what: "completed before it was held" })?;
+        let mut files = record.files.clone();
+        let mut checkpoint = partial.finish(record)?;
+        let statistics = images.dump_statistics().map(Into::into);
+        let statistics = statistics.map_err(|error| complain("no statistics", error)).ok();
+        let mut sums = None;
+        if hash == Hash::Sum {
+            if let Err(error) = files.hash(&root) {
+                complain("no sums of files", error);
+            }
+            sums = Sums::of(checkpoint.as_fd(), checkpoint.path()).map_err(|error| complain("no sums of images", error)).ok();
+        }
+        if with_files == WithFiles::Keep {
+            let path = checkpoint.path().to_owned();
+            if let Err(error) = files.keep(&root, checkpoint.as_fd(), &path) {
+                complain("files were not put into the checkpoint", error);
+            }
+        }
+        checkpoint.set_files(files);
+        if let Err(error) = checkpoint.complete(sums, statistics, flush) {
+            complain("crr.json stays without sums", error);
+        }
+        let record = checkpoint.record().cloned().ok_or(Error::Bug { what: "a checkpoint without its record" })?;
+        Ok((record, complaints))
+    }
+}
+
+fn with_causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn clone(fd: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().map_err(Error::io("open", path))
+}

@@ -1,0 +1,126 @@
+//! What will be done: the preflight's findings and the options they lead to.
+
+use std::path::PathBuf;
+use std::thread;
+
+use serde::Serialize;
+
+use super::{Auto, Judge, Request};
+use crate::criu::Criu;
+use crate::error::{Error, Result};
+use crate::operation::Session;
+use crate::preflight::{self, Circumstances, Intent, Level, Report, Verdict};
+use crate::process::Expected;
+use crate::request::{DumpOptions, NetworkLock, Tcp, Version};
+use crate::swrk::Launch;
+
+/// What a dump would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The PID of the root.
+    pub pid: i32,
+    /// The directory.
+    pub dir: PathBuf,
+    /// The CRIU program, and its version.
+    pub criu: PathBuf,
+    /// Its version.
+    pub version: Version,
+    /// What was found; `None` where nobody looked.
+    pub preflight: Option<preflight::Report>,
+    /// The options that crr turns on, as words of a command line.
+    pub turned_on: Vec<String>,
+}
+
+/// Looks at the tree and says what a dump would do, without doing anything.
+///
+/// # Errors
+/// [`Error::NoSuchProcess`] when there is no such tree, [`Error::Spawn`] and the like when there is no CRIU that works. What
+/// the preflight finds is no error here: see [`Plan::verdict`].
+pub async fn plan(request: &Request) -> Result<Plan> {
+    let (plan, _session) = look(request).await?;
+    Ok(plan)
+}
+
+/// The plan, and CRIU started meanwhile.
+pub(super) async fn look(request: &Request) -> Result<(Plan, Session)> {
+    let pid = request.options.pid;
+    let mut chosen = Criu::choose(request.criu.as_deref()).await?;
+    // CRIU starts while the tree is being looked at.
+    let mut session = start(&chosen, request)?;
+    let looking = (request.judge == Judge::Preflight).then(|| {
+        let intent = intent(request);
+        let circumstances = Circumstances::here(chosen.version());
+        thread::spawn(move || preflight::examine(pid, &intent, &circumstances))
+    });
+    let version = session.version().await;
+    let report = match looking {
+        Some(looking) => Some(looking.join().map_err(|_| Error::Bug { what: "the preflight panicked" })??),
+        // Not even that the root exists has been looked at yet.
+        None => Expected::now(pid).map(|_| None).ok_or(Error::NoSuchProcess { pid })?,
+    };
+    let mut version = version?;
+    if let Some(other) = chosen.reconsider(version, report.as_ref().is_none_or(Report::has_inet_sockets)).await? {
+        chosen = other;
+        session = start(&chosen, request)?;
+        version = session.version().await?;
+    }
+    let turned_on = match &report {
+        Some(report) if request.auto == Auto::On => report.needs.arguments(),
+        _ => Vec::new(),
+    };
+    let criu = chosen.path().to_owned();
+    Ok((Plan { pid, dir: request.dir.clone(), criu, version, preflight: report, turned_on }, session))
+}
+
+fn start(criu: &Criu, request: &Request) -> Result<Session> {
+    let mut session = Session::start(&Launch::new(criu.path()))?;
+    session.watch(request.watch);
+    if let Some(version) = criu.version() {
+        session.assume_version(version);
+    }
+    Ok(session)
+}
+
+fn intent(request: &Request) -> Intent {
+    let mut intent = Intent::of(&request.options);
+    intent.automatic = request.auto == Auto::On;
+    intent.ghost_limit_at_most = request.ghost_limit_at_most;
+    intent.directory = Some(request.dir.clone());
+    intent
+}
+
+impl Plan {
+    /// Whether the dump may begin.
+    ///
+    /// # Errors
+    /// [`Error::WillNotWork`] and [`Error::ChoiceNeeded`], with the findings.
+    pub fn verdict(&self) -> Result<()> {
+        let Some(report) = &self.preflight else { return Ok(()) };
+        let findings = |level| report.at(level).cloned().collect();
+        match report.verdict {
+            Verdict::Works => Ok(()),
+            Verdict::NeedsChoice => Err(Error::ChoiceNeeded { pid: self.pid, findings: findings(Level::NeedsChoice) }),
+            Verdict::WillNotWork => Err(Error::WillNotWork { pid: self.pid, findings: findings(Level::WillNotWork) }),
+        }
+    }
+
+    /// Turns on in `options` what the tree needs.
+    pub(super) fn complete(&self, options: &mut DumpOptions) {
+        if let Some(report) = self.preflight.as_ref().filter(|_| !self.turned_on.is_empty()) {
+            report.apply(options);
+        }
+        // CRIU's default, iptables, runs a program per rule while the tree stands still: 60 ms and more.
+        if options.network_lock.is_none() && options.tcp == Tcp::Established && self.version >= Version::new(3, 16) {
+            options.network_lock = Some(NetworkLock::Nftables);
+        }
+    }
+
+    /// The `crr dump` command that does this, with every option spelled out: the caller's in `given`, and those turned on.
+    pub fn command(&self, given: &[String]) -> Vec<String> {
+        let mut words: Vec<String> =
+            ["crr", "dump", "--pid", &self.pid.to_string(), "--dir", &self.dir.display().to_string()].map(Into::into).into();
+        words.extend_from_slice(given);
+        words.extend_from_slice(&self.turned_on);
+        words
+    }
+}
