@@ -164,6 +164,12 @@ pub enum Error {
         /// The name, `…/link_remap.N`.
         path: PathBuf,
     },
+    /// There is no such process, or it has ended meanwhile.
+    #[error("there is no process {pid}")]
+    NoSuchProcess {
+        /// The PID that was asked for.
+        pid: i32,
+    },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]
     System {

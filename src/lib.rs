@@ -10,6 +10,8 @@ pub mod host;
 pub mod images;
 pub mod log;
 pub mod operation;
+pub mod preflight;
+pub mod process;
 #[allow(unused_imports)]
 mod proto;
 pub mod request;

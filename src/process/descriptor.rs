@@ -253,7 +253,9 @@ impl Descriptor {
             let mut whole = self.path.clone().into_os_string().into_vec();
             whole.extend_from_slice(b" (deleted)");
             let whole = PathBuf::from(std::ffi::OsString::from_vec(whole));
-            if FileStatus::read_link(&whole).is_ok_and(|found| (found.device, found.inode) == (status.device, status.inode)) {
+            if FileStatus::read_link(&whole)
+                .is_ok_and(|found| (found.device, found.inode) == (status.device, status.inode))
+            {
                 self.path = whole;
                 self.deleted = false;
             }
@@ -335,9 +337,8 @@ fn parse_epoll(value: &[u8]) -> Option<EpollTarget> {
 
 /// The descriptors of the task whose directory is `task`, in the order of their numbers.
 pub(super) fn read_all(task: &Path, lines: &mut Lines) -> io::Result<Vec<Descriptor>> {
-    let mut numbers: Vec<i32> = fs::read_dir(task.join("fd"))?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
+    let mut numbers: Vec<i32> =
+        fs::read_dir(task.join("fd"))?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     numbers.sort_unstable();
     Ok(numbers.into_iter().filter_map(|fd| Descriptor::read(task, fd, lines)).collect())
 }
@@ -392,7 +393,12 @@ mod tests {
         let kinds: Vec<_> = found.locks.iter().map(|lock| (lock.kind, lock.exclusive, lock.owner)).collect();
         assert_eq!(
             kinds,
-            [(LockKind::Posix, true, 812), (LockKind::Flock, false, 812), (LockKind::Lease, false, 812), (LockKind::OpenFile, true, -1)]
+            [
+                (LockKind::Posix, true, 812),
+                (LockKind::Flock, false, 812),
+                (LockKind::Lease, false, 812),
+                (LockKind::OpenFile, true, -1)
+            ]
         );
     }
 

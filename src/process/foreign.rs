@@ -26,7 +26,11 @@ fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
 }
 
 /// The value of a socket option, and how many bytes of it the kernel wrote.
-pub(super) fn socket_option<const SIZE: usize>(socket: impl AsFd, level: i32, name: i32) -> io::Result<([u8; SIZE], usize)> {
+pub(super) fn socket_option<const SIZE: usize>(
+    socket: impl AsFd,
+    level: i32,
+    name: i32,
+) -> io::Result<([u8; SIZE], usize)> {
     let mut value = [0u8; SIZE];
     let mut length = SIZE as libc::socklen_t;
     // SAFETY: `value` is writable for the `length` bytes that the kernel is told of, and both live across the call.

@@ -146,7 +146,9 @@ impl Memory {
     pub(super) fn take(&mut self, line: &[u8]) -> Option<Mapping> {
         self.mappings = self.mappings.saturating_add(1);
         let mapping = Mapping::parse(line)?;
-        if matches!(mapping.kind, MappingKind::SysV | MappingKind::Memfd | MappingKind::SharedAnonymous) && mapping.shared {
+        if matches!(mapping.kind, MappingKind::SysV | MappingKind::Memfd | MappingKind::SharedAnonymous)
+            && mapping.shared
+        {
             match self.segments.iter_mut().find(|segment| segment.inode == mapping.inode) {
                 Some(segment) => segment.bytes = segment.bytes.saturating_add(mapping.bytes()),
                 None => self.segments.push(Segment { inode: mapping.inode, bytes: mapping.bytes() }),
@@ -200,7 +202,10 @@ mod tests {
     #[test]
     fn a_segment_that_is_mapped_in_two_pieces_is_one() {
         let mut memory = Memory::default();
-        for line in ["1000-3000 rw-s 00000000 00:01 5 /dev/zero (deleted)", "5000-6000 rw-s 00002000 00:01 5 /dev/zero (deleted)"] {
+        for line in [
+            "1000-3000 rw-s 00000000 00:01 5 /dev/zero (deleted)",
+            "5000-6000 rw-s 00002000 00:01 5 /dev/zero (deleted)",
+        ] {
             assert_eq!(memory.take(line.as_bytes()), None);
         }
         assert_eq!(memory.segments, [Segment { inode: 5, bytes: 0x3000 }]);

@@ -42,11 +42,19 @@ impl Mount {
         Some(Self { id, parent, device, root, mountpoint, filesystem, source })
     }
 
+    /// The mount of `mounts` that `path` lies on: the last one with the longest mount point above it.
+    pub fn of_path<'a>(mounts: &'a [Self], path: &Path) -> Option<&'a Self> {
+        let above = mounts.iter().filter(|mount| path.starts_with(&mount.mountpoint));
+        above.max_by_key(|mount| mount.mountpoint.as_os_str().len())
+    }
+
     /// Whether `mounts` hide this one: another mount sits on the same place or on a directory above, put there later.
     pub fn is_hidden(&self, mounts: &[Self]) -> bool {
         // The rule of CRIU's mnt_is_overmounted: a child on the very mount point, or a sibling (of it or of a mount it is
         // on) whose mount point is the same or above.
-        if mounts.iter().any(|other| other.parent == self.id && other.id != self.id && other.mountpoint == self.mountpoint)
+        if mounts
+            .iter()
+            .any(|other| other.parent == self.id && other.id != self.id && other.mountpoint == self.mountpoint)
         {
             return true;
         }
@@ -58,7 +66,10 @@ impl Mount {
             let Some(parent) = mounts.iter().find(|other| other.id == current.parent && other.id != current.id) else {
                 return false;
             };
-            if siblings.into_iter().any(|other| other.id != parent.id && current.mountpoint.starts_with(&other.mountpoint)) {
+            if siblings
+                .into_iter()
+                .any(|other| other.id != parent.id && current.mountpoint.starts_with(&other.mountpoint))
+            {
                 return true;
             }
             current = parent;
@@ -93,11 +104,6 @@ fn unescape(text: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(plain))
 }
 
-/// The mount of `mounts` that `path` lies on: the last one with the longest mount point above it.
-pub(super) fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    mounts.iter().filter(|mount| path.starts_with(&mount.mountpoint)).max_by_key(|mount| mount.mountpoint.as_os_str().len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,7 +115,9 @@ mod tests {
 
     #[test]
     fn a_line_with_optional_fields_and_escapes_is_read() {
-        let mount = &mounts("36 35 98:2 /mnt1 /mnt\\0402 rw,noatime master:1 shared:7 - ext3 /dev/ro\\134ot rw,errors=continue")[0];
+        let mount = &mounts(
+            "36 35 98:2 /mnt1 /mnt\\0402 rw,noatime master:1 shared:7 - ext3 /dev/ro\\134ot rw,errors=continue",
+        )[0];
         assert_eq!((mount.id, mount.parent), (36, 35));
         assert_eq!(mount.device, nix::sys::stat::makedev(98, 2));
         assert_eq!(mount.root, Path::new("/mnt1"));
@@ -130,8 +138,8 @@ mod tests {
     #[test]
     fn the_longest_mount_point_has_the_path() {
         let table = mounts("1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /data rw - ext4 b rw");
-        assert_eq!(mount_of(&table, Path::new("/data/x")).map(|mount| mount.id), Some(2));
-        assert_eq!(mount_of(&table, Path::new("/database")).map(|mount| mount.id), Some(1));
+        assert_eq!(Mount::of_path(&table, Path::new("/data/x")).map(|mount| mount.id), Some(2));
+        assert_eq!(Mount::of_path(&table, Path::new("/database")).map(|mount| mount.id), Some(1));
     }
 
     proptest! {

@@ -34,8 +34,8 @@ impl Namespaces {
     /// Reads the links below `directory`, a `/proc/PID/ns`.
     pub fn read(directory: &Path) -> Self {
         let inode = |name: &str| {
-            let link = fs::read_link(directory.join(name)).ok();
-            link.and_then(|link| parse_link(&link.to_string_lossy())).map_or(0, |(_, inode)| inode)
+            let Ok(link) = fs::read_link(directory.join(name)) else { return 0 };
+            parse_link(&link.to_string_lossy()).map_or(0, |(_, inode)| inode)
         };
         Self {
             mnt: inode("mnt"),

@@ -1,7 +1,7 @@
 //! The sockets that a tree has open.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, AsFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -280,8 +280,12 @@ fn inet_transport(twin: BorrowedFd<'_>, protocol: i32) -> Transport {
 /// The address that a TCP socket was connected to, which the kernel still tells after both ends have closed.
 fn former_peer(twin: BorrowedFd<'_>) -> Option<SocketAddr> {
     const SO_PEERNAME: i32 = 28;
-    let (bytes, length) = socket_option::<28>(twin, libc::SOL_SOCKET, SO_PEERNAME).ok()?;
-    parse_sockaddr(&bytes[..length])
+    // The kernel refuses a buffer that is larger than the address.
+    match integer_option(twin, libc::SOL_SOCKET, libc::SO_DOMAIN).ok()? {
+        libc::AF_INET => parse_sockaddr(&socket_option::<16>(twin, libc::SOL_SOCKET, SO_PEERNAME).ok()?.0),
+        libc::AF_INET6 => parse_sockaddr(&socket_option::<28>(twin, libc::SOL_SOCKET, SO_PEERNAME).ok()?.0),
+        _ => None,
+    }
 }
 
 /// Reads a `sockaddr_in` or `sockaddr_in6`.
@@ -312,7 +316,9 @@ fn address(storage: SockaddrStorage) -> Option<SocketAddr> {
 fn is_readable(twin: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::new(twin, PollFlags::POLLIN)];
     poll(&mut polled, PollTimeout::ZERO).is_ok()
-        && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLIN) && !events.contains(PollFlags::POLLHUP))
+        && polled[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLIN) && !events.contains(PollFlags::POLLHUP))
 }
 
 #[cfg(test)]

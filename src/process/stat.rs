@@ -38,11 +38,8 @@ impl Stat {
         let open = text.iter().position(|byte| *byte == b'(')?;
         let close = text.iter().rposition(|byte| *byte == b')')?;
         let name = text.get(open + 1..close)?;
-        let mut stat = Self {
-            pid: decimal(&text[..open])?,
-            comm: String::from_utf8_lossy(name).into_owned(),
-            ..Self::default()
-        };
+        let mut stat =
+            Self { pid: decimal(&text[..open])?, comm: String::from_utf8_lossy(name).into_owned(), ..Self::default() };
         let mut last = 2;
         for (index, field) in text[close + 1..].split(|byte| *byte == b' ').skip(1).enumerate() {
             // proc(5) counts the fields from 1; the state is the third.

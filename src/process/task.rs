@@ -191,7 +191,8 @@ mod tests {
         });
         let tid = told.recv().expect("the thread's ID");
         let mut files = Vec::new();
-        let task = Task::read(std::process::id() as i32, &mut Lines::new(), |file| files.push(file)).expect("this process");
+        let task =
+            Task::read(std::process::id() as i32, &mut Lines::new(), |file| files.push(file)).expect("this process");
         drop(stop);
         thread.join().expect("the thread");
         assert!(task.threads.iter().any(|thread| thread.tid == tid));

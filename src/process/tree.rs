@@ -210,7 +210,8 @@ mod tests {
         let tree = Tree::read(root).expect("the tree");
         let comms: Vec<&str> = tree.tasks.iter().map(|task| task.stat.comm.as_str()).collect();
         for task in tree.tasks.iter().skip(1) {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid()), nix::sys::signal::Signal::SIGKILL).expect("a kill");
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(task.pid()), nix::sys::signal::Signal::SIGKILL)
+                .expect("a kill");
         }
         shell.wait().expect("the shell ends");
         assert_eq!(tree.root().pid(), root);

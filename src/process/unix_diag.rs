@@ -66,7 +66,9 @@ fn parse(message: &[u8]) -> Option<UnixSocket> {
         let name = u16::from_ne_bytes([attributes[2], attributes[3]]);
         let Some(value) = attributes.get(4..size) else { break };
         match name {
-            0 => found.name = Some(value.to_vec()),
+            // The kernel counts the NUL behind a path that was bound with one.
+            0 if value.first() == Some(&0) => found.name = Some(value.to_vec()),
+            0 => found.name = Some(value.strip_suffix(&[0]).unwrap_or(value).to_vec()),
             2 => found.peer = word(value, 0)?.into(),
             3 => found.waiting = value.chunks_exact(4).filter_map(|inode| word(inode, 0)).map(u64::from).collect(),
             4 => {

@@ -1,0 +1,166 @@
+//! Descriptors that CRIU cannot dump.
+
+use std::collections::BTreeSet;
+
+use crate::process::{Descriptor, Extra, Kind, Task};
+
+use super::devices;
+use super::examine::{Examination, described};
+
+/// The kernel objects without a name that CRIU 4.2 can dump.
+const SUPPORTED: [&str; 7] = ["eventfd", "eventpoll", "inotify", "fanotify", "signalfd", "timerfd", "pidfd"];
+/// The flag of a pidfd that names a thread (PIDFD_THREAD).
+const PIDFD_THREAD: u32 = libc::O_EXCL as u32;
+
+pub(super) fn look(examination: &mut Examination<'_>) {
+    for task in &examination.tree.tasks {
+        for descriptor in &task.descriptors {
+            look_at(examination, task, descriptor);
+        }
+    }
+}
+
+fn look_at(examination: &mut Examination<'_>, task: &Task, descriptor: &Descriptor) {
+    let fd = descriptor.fd;
+    let who = described(task);
+    match &descriptor.kind {
+        Kind::Anonymous(name) if !SUPPORTED.contains(&name.as_str()) => {
+            let (id, cure) = unsupported(name);
+            examination.findings.will_not(
+                id,
+                task.pid(),
+                format!("descriptor {fd} of {who} is {}", article(name)),
+                cure,
+            );
+        }
+        Kind::Anonymous(name) => look_at_object(examination, task, descriptor, name),
+        Kind::CharacterDevice => {
+            let device = descriptor.status.map_or(0, |status| status.special_device);
+            if !devices::is_supported(device) {
+                examination.findings.will_not(
+                    "device",
+                    task.pid(),
+                    format!(
+                        "descriptor {fd} of {who} is the device {} ({})",
+                        descriptor.path.display(),
+                        numbers(device)
+                    ),
+                    devices::cure(device),
+                );
+            }
+        }
+        Kind::BlockDevice => {
+            let device = descriptor.status.map_or(0, |status| status.special_device);
+            examination.findings.will_not(
+                "block-device",
+                task.pid(),
+                format!(
+                    "descriptor {fd} of {who} is the block device {} ({})",
+                    descriptor.path.display(),
+                    numbers(device)
+                ),
+                "close the device before the dump: CRIU cannot save an open block device",
+            );
+        }
+        Kind::Unknown => examination.findings.will_not(
+            "unknown-descriptor",
+            task.pid(),
+            format!("descriptor {fd} of {who} is {}, of a kind that CRIU cannot save", descriptor.path.display()),
+            "close it before the dump",
+        ),
+        Kind::Namespace(kind) => look_at_namespace(examination, task, descriptor, kind),
+        Kind::Regular | Kind::Directory | Kind::Symlink | Kind::Fifo | Kind::Pipe | Kind::Socket | Kind::Memfd => {}
+    }
+}
+
+fn numbers(device: u64) -> String {
+    format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device))
+}
+
+/// A name for the object, the finding's name, and what to do.
+fn unsupported(name: &str) -> (&'static str, &'static str) {
+    match name {
+        "io_uring" => (
+            "io-uring",
+            "turn io_uring off in the program (Node.js: UV_USE_IO_URING=0; nginx, MariaDB and others have a setting): CRIU cannot save it",
+        ),
+        "perf_event" => ("perf-event", "end the measurement (perf, a profiler) before the dump"),
+        "userfaultfd" => ("userfaultfd", "the program handles page faults itself, which CRIU cannot save"),
+        "bpf-map" | "bpf-prog" | "bpf_link" | "bpf-link" | "btf" => {
+            ("bpf", "the program has BPF objects open, which this CRIU cannot save: unload them before the dump")
+        }
+        "seccomp notify" => ("seccomp-notify", "the program supervises another one's system calls: end that first"),
+        "kvm-vm" | "kvm-vcpu" => ("kvm", "a virtual machine cannot be saved by CRIU: use the monitor's own snapshots"),
+        _ => ("kernel-object", "close it before the dump: CRIU can save no object of that kind"),
+    }
+}
+
+fn article(name: &str) -> String {
+    match name {
+        "io_uring" => "an io_uring instance".into(),
+        "perf_event" => "a performance counter (perf_event)".into(),
+        "userfaultfd" => "a userfaultfd".into(),
+        other => format!("a kernel object of the kind `{other}`"),
+    }
+}
+
+fn look_at_object(examination: &mut Examination<'_>, task: &Task, descriptor: &Descriptor, name: &str) {
+    let fd = descriptor.fd;
+    match (&descriptor.extra, name) {
+        (Extra::Pidfd(_), _) if descriptor.flags & PIDFD_THREAD != 0 => examination.findings.will_not(
+            "pidfd",
+            task.pid(),
+            format!("descriptor {fd} of {} is a pidfd of a single thread", described(task)),
+            "close it before the dump: CRIU can save pidfds of whole processes only",
+        ),
+        (Extra::Pidfd(pid), _) if *pid > 0 && !examination.tree.has(*pid) => examination.findings.will_not(
+            "pidfd",
+            task.pid(),
+            format!(
+                "descriptor {fd} of {} is a pidfd of {}, outside the tree",
+                described(task),
+                super::sessions::outsider(*pid)
+            ),
+            "close it before the dump, or dump a tree that has that process too",
+        ),
+        (Extra::Epoll(targets), _) => {
+            let open: BTreeSet<u64> =
+                task.descriptors.iter().map(|other| other.status.map_or(other.inode, |status| status.inode)).collect();
+            // Objects without a name share one inode, so that each of them counts as open while any is.
+            let anonymous = task.descriptors.iter().any(|other| matches!(other.kind, Kind::Anonymous(_)));
+            let lost = targets.iter().find(|target| !open.contains(&target.inode) && !anonymous);
+            if let Some(target) = lost {
+                examination.findings.will_not(
+                    "epoll-target",
+                    task.pid(),
+                    format!(
+                        "descriptor {fd} of {} is an epoll instance that still watches what was its descriptor {}, which is closed there",
+                        described(task),
+                        target.fd
+                    ),
+                    "the program has to take the file out of the epoll instance (EPOLL_CTL_DEL) before it closes or gives it away",
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+fn look_at_namespace(examination: &mut Examination<'_>, task: &Task, descriptor: &Descriptor, kind: &str) {
+    let tree = examination.tree;
+    let known =
+        |namespaces: &crate::process::Namespaces| namespaces.each().iter().any(|(_, inode)| *inode == descriptor.inode);
+    if known(&tree.own_namespaces) || tree.tasks.iter().any(|task| known(&task.namespaces)) {
+        return;
+    }
+    examination.findings.will_not(
+        "namespace-descriptor",
+        task.pid(),
+        format!(
+            "descriptor {} of {} is a {kind} namespace that no task of the tree is in",
+            descriptor.fd,
+            described(task)
+        ),
+        "close it before the dump",
+    );
+}
