@@ -1,4 +1,4 @@
-//! One line of CRIU's log: `(sss.uuuuuu)[ pid:] Level (file.c:line): text`.
+//! One line of CRIU's log: `(sss.uuuuuu)[ pid:] Level (file.c:line): text`, without the time below log level 3.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub enum Level {
     Warn,
     /// A line of CRIU's with a time and no level: CRIU marks information and debugging that way.
     Info,
-    /// A line without a time: an early message of CRIU's, or the output of a program that CRIU ran.
+    /// A line in another form: CRIU's plain messages, or the output of a program that CRIU ran.
     Plain,
 }
 
@@ -27,7 +27,7 @@ pub enum Level {
 pub struct Line {
     /// Its number in the log, counted from 1. `None` behind a part of a huge log that was not read.
     pub number: Option<u64>,
-    /// When CRIU wrote it, in microseconds since CRIU started.
+    /// When CRIU wrote it, in microseconds since CRIU started. It does so from log level 3 (information) on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_us: Option<u64>,
     /// The PID of the writer in its own PID namespace, where CRIU gives one: a task being restored.
@@ -54,16 +54,18 @@ impl Line {
             Some((time_us, rest)) => (Some(time_us), rest),
             None => (None, text.as_str()),
         };
+        // Below log level 3 CRIU writes no time, and a number and a colon alone may be anybody's.
         let (pie, rest) = match rest.strip_prefix("pie: ") {
-            Some(rest) if time_us.is_some() => (true, rest),
+            Some(rest) if pid(rest).is_some() => (true, rest),
             _ => (false, rest),
         };
+        let ours = |rest: &str| time_us.is_some() || pie || level(rest).0.is_some();
         let (pid, rest) = match pid(rest) {
-            Some((pid, rest)) if time_us.is_some() => (Some(pid), rest),
+            Some((pid, rest)) if ours(rest) => (Some(pid), rest),
             _ => (None, rest),
         };
         let (level, origin, rest) = level(rest);
-        let level = level.unwrap_or(if time_us.is_some() { Level::Info } else { Level::Plain });
+        let level = level.unwrap_or(if time_us.is_some() || pie { Level::Info } else { Level::Plain });
         Self { number, time_us, pid, pie, level, origin, text: rest.to_owned() }
     }
 }
@@ -83,7 +85,7 @@ fn time(text: &str) -> Option<(u64, &str)> {
 
 /// `  1234: `, the PID that CRIU puts before what a restored task writes.
 fn pid(rest: &str) -> Option<(u32, &str)> {
-    let (pid, rest) = rest.split_once(": ")?;
+    let (pid, rest) = rest.trim_start_matches(' ').split_once(": ")?;
     if pid.is_empty() || !pid.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -154,6 +156,16 @@ mod tests {
         assert_eq!((line.pid, line.pie), (Some(4242), false));
         let line = parse("(00.009876) pie: 42: Error (criu/pie/restorer.c:1): Can't read pages data (-9)");
         assert_eq!((line.pid, line.pie), (Some(42), true));
+    }
+
+    #[test]
+    fn below_level_three_there_is_no_time() {
+        let line = parse(" 32146: Error (criu/files.c:1221): Unable to open fd=3 id=0x1e");
+        assert_eq!((line.time_us, line.pid, line.level), (None, Some(32146), Level::Error));
+        let line = parse("pie: 32404: Error (criu/pie/parasite.c:588): send_fds failed (-22)");
+        assert_eq!((line.time_us, line.pid, line.pie, line.level), (None, Some(32404), true, Level::Error));
+        assert_eq!(parse("pie: 32404: Daemon waits for command").level, Level::Info);
+        assert_eq!(parse("1042: eggs").pid, None);
     }
 
     #[test]

@@ -66,13 +66,18 @@ fn digits(text: &str) -> usize {
     if count == 0 { 0 } else { sign + count }
 }
 
-/// Fills `template`'s holes with `values`. A hole without a value stays as it is written.
+/// Fills `template`'s holes with `values`; `{/name}` is that value as an absolute path, as CRIU writes some relative to
+/// the root. A hole without a value stays as it is written.
 pub(super) fn fill(template: &'static str, values: &Values<'_>) -> String {
     let mut out = String::with_capacity(template.len());
     for part in parts(template) {
         match part {
             Part::Text(text) => out.push_str(text),
-            Part::Hole { name, .. } => match values.iter().find(|(known, _)| *known == name) {
+            Part::Hole { name, .. } => match values.iter().find(|(known, _)| *known == name.trim_start_matches('/')) {
+                Some((_, value)) if name.starts_with('/') => {
+                    out.push('/');
+                    out.push_str(value.trim_start_matches("./").trim_start_matches('/'));
+                }
                 Some((_, value)) => out.push_str(value),
                 None => {
                     out.push('{');
@@ -90,7 +95,7 @@ pub(super) fn fill(template: &'static str, values: &Values<'_>) -> String {
 pub(super) fn holes(pattern: &'static str) -> Vec<&'static str> {
     parts(pattern)
         .filter_map(|part| match part {
-            Part::Hole { name, .. } => Some(name),
+            Part::Hole { name, .. } => Some(name.trim_start_matches('/')),
             Part::Text(_) => None,
         })
         .collect()
@@ -129,6 +134,9 @@ mod tests {
     fn values_fill_a_template_and_unknown_names_stay() {
         let values = vec![("path", "/a")];
         assert_eq!(fill("{path} and {other}", &values), "/a and {other}");
+        for path in ["srv/a", "./srv/a", "/srv/a"] {
+            assert_eq!(fill("{/path}.", &vec![("path", path)]), "/srv/a.");
+        }
     }
 
     #[test]

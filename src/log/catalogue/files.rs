@@ -51,8 +51,8 @@ pub(super) const ENTRIES: &[Entry] = &[
         22,
         "file-missing",
         &["Can't open file {path} on restore: {why}"],
-        "The file {path} that the tree had open or mapped cannot be opened here: {why}.",
-        "Put {path} back as it was at the dump. crr dump --with-files keeps executables, libraries and open files with the \
+        "The file {/path} that the tree had open or mapped cannot be opened here: {why}.",
+        "Put {/path} back as it was at the dump. crr dump --with-files keeps executables, libraries and open files with the \
          images.",
     ),
     symptom(
@@ -66,23 +66,23 @@ pub(super) const ENTRIES: &[Entry] = &[
         23,
         "file-size",
         &["File {path} has bad size {found#} (expect {wanted#})"],
-        "The file {path} was changed since the dump: it has {found} bytes and had {wanted}.",
-        "Put back the content {path} had at the dump. No option of CRIU skips this check.",
+        "The file {/path} was changed since the dump: it has {found} bytes and had {wanted}.",
+        "Put back the content {/path} had at the dump. No option of CRIU skips this check.",
     ),
     cause(
         24,
         "file-build-id",
         &["File {path} has bad build-ID"],
-        "The program or library {path} is another build than the one that was dumped.",
+        "The program or library {/path} is another build than the one that was dumped.",
         "Install the same build here, or restore where it is. crr dump --with-files keeps executables and libraries with the \
          images.",
     ),
     cause(
         25,
         "file-mode",
-        &["File {path} has bad mode {found} (expect {wanted})"],
-        "The type or permissions of {path} are {found} and were {wanted} at the dump.",
-        "Give {path} its mode back (chmod), or restore with --skip-file-rwx-check.",
+        &["File {path} has bad mode 0{found} (expect 0{wanted})"],
+        "The type or permissions of {/path} are 0{found} and were 0{wanted} at the dump.",
+        "Give {/path} its mode back (chmod), or restore with --skip-file-rwx-check.",
     ),
     cause(
         47,

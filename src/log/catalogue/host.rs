@@ -86,7 +86,10 @@ pub(super) const ENTRIES: &[Entry] = &[
     cause(
         65,
         "not-root",
-        &["Running as non-root requires '--unprivileged'"],
+        &[
+            "Running as non-root requires '--unprivileged'",
+            "CRIU needs to have the CAP_SYS_ADMIN or the CAP_CHECKPOINT_RESTORE capability",
+        ],
         "CRIU was started by a user other than root.",
         "Run it as root (sudo crr …). Simple trees can do with --unprivileged and CAP_CHECKPOINT_RESTORE (setcap \
          cap_checkpoint_restore+eip on the criu binary).",

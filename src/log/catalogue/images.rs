@@ -20,6 +20,13 @@ pub(super) const ENTRIES: &[Entry] = &[
          not finish has no inventory.img.",
     ),
     cause(
+        27,
+        "image-short",
+        &["Read {found#} bytes while {wanted#} expected from {file}"],
+        "The image {file} ends too early: {found} of {wanted} bytes of a record are there.",
+        "Copy the images again from where they were dumped. A dump that ran out of space leaves such files: check there.",
+    ),
+    cause(
         28,
         "pages-missing",
         &["Can't read pages data ({error#})"],
@@ -37,8 +44,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     cause(
         31,
         "parent-invalid",
-        &["Invalid parent image directory provided: {path}"],
-        "The directory {path} of the previous images does not exist.",
+        &["Invalid parent image directory provided: {why}"],
+        "The directory of the previous images cannot be opened: {why}.",
         "Name it relative to the new images' directory, as in ../1.",
     ),
     cause(

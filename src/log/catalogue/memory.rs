@@ -49,7 +49,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     cause(
         60,
         "pipe-size",
-        &["page-pipe: splice: -1: Bad file descriptor", "page-pipe: splice: {result#}: Bad file descriptor"],
+        &["page-pipe: splice: {result#}: Bad file descriptor", "page-pipe: tee: {result#}: Operation not permitted"],
         "CRIU could not make a pipe as large as it needs to serve memory pages: fs.pipe-max-size is below 4 MiB and \
          CAP_SYS_RESOURCE is missing.",
         "Run: sysctl fs.pipe-max-size=4194304",
@@ -64,6 +64,14 @@ pub(super) const ENTRIES: &[Entry] = &[
         ],
         "The connection to the page server broke off before all pages had been sent.",
         "Look at the log of the other side first: it names the cause. The source tree runs on; start again.",
+    ),
+    symptom(
+        75,
+        "memory-not-restored",
+        &["vdso: ELF header magic mismatch", "vdso: Invalid ELF magic"],
+        "The memory of a process did not come back as it was dumped. That is so where the images were written by CRIU 4.2 or \
+         later and the restoring CRIU is older, which takes them for empty.",
+        "Restore with CRIU 4.2 or later (crr check lists those found), or with the version that made the dump.",
     ),
     cause(
         72,

@@ -42,6 +42,13 @@ pub struct Entry {
     pub cure: &'static str,
 }
 
+impl Entry {
+    /// Whether one of the entry's texts is in `line`.
+    pub fn occurs_in(&self, line: &str) -> bool {
+        self.patterns.iter().any(|pattern| super::pattern::find(pattern, line).is_some())
+    }
+}
+
 const fn cause(
     number: u16,
     id: &'static str,
@@ -96,6 +103,7 @@ pub(super) const GENERIC: &[&str] = &[
     "Dump files (pid: {pid#}) failed with {status#}",
     "{pid#} exited, status={status#}",
     "exited, status={status#}",
+    "Restorer fail {pid#}",
     // CRIU kills what it has restored so far.
     "killed by signal 9: Killed",
 ];

@@ -1,6 +1,6 @@
 //! Sockets, and the network that is locked while they are dumped.
 
-use super::{Entry, cause, symptom};
+use super::{Entry, cause};
 
 pub(super) const ENTRIES: &[Entry] = &[
     cause(
@@ -97,24 +97,21 @@ pub(super) const ENTRIES: &[Entry] = &[
         "The network lock nftables was asked for, and this CRIU was built without it.",
         "Use --network-lock iptables (Debian package iptables), or a CRIU with libnftables such as Debian's.",
     ),
-    symptom(
+    cause(
         54,
         "iptables-failed",
-        &[
-            "Iptables configuration failed",
-            "{tool}-restore failed",
-            "net: Locking network failed: iptables-restore returned {status#}",
-        ],
+        &["Iptables configuration failed", "net: Locking network failed: iptables-restore returned {status#}"],
         "CRIU locks TCP connections with iptables, and iptables could not be run or refused.",
         "Use --network-lock nftables (needs no program), or install iptables (Debian package iptables). crr check shows \
          which of the two works here.",
     ),
-    symptom(
+    cause(
         54,
         "network-lock-failed",
-        &["tcp: Failed to lock TCP connection {socket}"],
+        &["Locking connection failed using nftables", "tcp: Failed to lock TCP connection {socket}"],
         "CRIU could not lock a TCP connection against packets while it is dumped.",
-        "Use another lock: --network-lock nftables or --network-lock iptables. crr check shows which works here.",
+        "It needs CAP_NET_ADMIN. Otherwise use another lock: --network-lock nftables or --network-lock iptables. crr check \
+         shows which works here.",
     ),
     cause(
         54,
@@ -135,10 +132,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     cause(
         66,
         "address-missing",
-        &[
-            "Can't connect inet socket back: {why}",
-            "inet: Can't bind inet socket (id {id#}): Cannot assign requested address",
-        ],
+        &["Can't connect inet socket back: {why}", "Can't bind inet socket back: {why}"],
         "A TCP connection could not be set up again: its local address is not present on this host, or the same connection \
          still exists here, for example as an orphan of a tree that was killed.",
         "Add the address to an interface (ip addr add …) before the restore, or end the old connection: ss -K src ADDRESS. \

@@ -16,9 +16,15 @@ pub(super) const ENTRIES: &[Entry] = &[
         "cannot-seize",
         &["Unable to detach from {pid#}: No such process"],
         "CRIU could not take hold of process {pid}: it does not exist, or a debugger or strace holds it, or it is a zombie \
-         with live threads, or the freezer cgroup that was named is none.",
-        "See what it is: grep -E 'State|TracerPid' /proc/{pid}/status. End the tracer named there, or give the right PID or \
-         --freeze-cgroup.",
+         with live threads.",
+        "See what it is: grep -E 'State|TracerPid' /proc/{pid}/status. End the tracer named there, or give the right PID.",
+    ),
+    cause(
+        36,
+        "not-a-freezer",
+        &["Neither a cgroupv1 (freezer.state) or cgroupv2 (cgroup.freeze) control file found"],
+        "The directory given with --freeze-cgroup is not a cgroup that can be frozen.",
+        "Give the path of the tree's own cgroup, below /sys/fs/cgroup (on a host with cgroup v1: /sys/fs/cgroup/freezer).",
     ),
     cause(
         37,
@@ -47,8 +53,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     cause(
         40,
         "freeze-cgroup",
-        &["Unable to freeze cgroup {path} ({attempts})"],
-        "The cgroup {path} could not be frozen in time: {attempts}.",
+        &["Unable to freeze cgroup {path} ({attempts#} x {step}ms attempts, timeout: {seconds#}s)"],
+        "The cgroup {path} could not be frozen within {seconds} seconds.",
         "See which of its processes does not stop (ps -eo pid,stat,wchan:30,cgroup,comm), or allow more time with --timeout \
          SECONDS.",
     ),
@@ -74,13 +80,14 @@ pub(super) const ENTRIES: &[Entry] = &[
         52,
         "seccomp-suspend",
         &[
+            "suspending seccomp failed: {why}",
             "failed to suspend seccomp, restore will probably fail",
             "couldn't suspend seccomp: {why}",
             "Kernel doesn't support PTRACE_O_SUSPEND_SECCOMP",
         ],
         "The tree uses seccomp filters, and CRIU could not suspend them while it works.",
         "CRIU needs CAP_SYS_ADMIN in the first user namespace, must not be under a seccomp filter itself (containers are), \
-         and a kernel with CONFIG_CHECKPOINT_RESTORE.",
+         and needs a kernel with CONFIG_CHECKPOINT_RESTORE.",
     ),
     cause(
         62,
