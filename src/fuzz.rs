@@ -6,11 +6,18 @@
 pub type Target = fn(&[u8]);
 
 /// Every function by the name of its target and corpus.
-pub const TARGETS: &[(&str, Target)] = &[("image", image), ("record", record)];
+pub const TARGETS: &[(&str, Target)] = &[("image", image), ("log", log), ("record", record)];
 
 /// An image file; the first byte picks its kind.
 pub fn image(data: &[u8]) {
     crate::images::fuzz_image(data);
+}
+
+/// A log of CRIU's. What is printed of it holds no control characters, in memory as from a stream.
+pub fn log(data: &[u8]) {
+    let explanation = crate::log::explain(data);
+    assert_eq!(crate::log::explain_reader(data).ok().as_ref(), Some(&explanation));
+    assert!(explanation.to_string().chars().all(|c| c == '\n' || !c.is_control()));
 }
 
 /// A crr.json. What is understood is written and understood again.
