@@ -77,6 +77,8 @@ pub(super) struct Reader {
     cause: Option<(Line, Known)>,
     /// The first error that is neither harmless nor generic.
     first: Option<(Line, Option<Known>)>,
+    /// The first error that may have been harmless.
+    doubtful: Option<Line>,
     /// The last generic error.
     generic: Option<Line>,
     head: Vec<Line>,
@@ -103,13 +105,18 @@ impl Reader {
             }
             Level::Warn => return,
         }
-        if catalogue::HARMLESS.iter().any(|pattern| pattern::find(pattern, &line.text).is_some()) {
+        let among = |patterns: &[&'static str]| patterns.iter().any(|text| pattern::find(text, &line.text).is_some());
+        if among(catalogue::HARMLESS) {
+            return;
+        }
+        if among(catalogue::DOUBTFUL) {
+            self.doubtful.get_or_insert(line);
             return;
         }
         if catalogue::FAILED.iter().any(|text| line.text == *text) {
             self.outcome = Outcome::Failed;
         }
-        if catalogue::GENERIC.iter().any(|pattern| pattern::find(pattern, &line.text).is_some()) {
+        if among(catalogue::GENERIC) {
             self.generic = Some(line);
             return;
         }
@@ -145,10 +152,11 @@ impl Reader {
         if self.outcome == Outcome::Finished {
             return Explanation { outcome: self.outcome, ..Explanation::default() };
         }
-        let (decisive, known) = match (self.cause, self.first, self.generic) {
-            (Some((line, known)), _, _) => (Some(line), Some(known)),
-            (None, Some((line, known)), _) => (Some(line), known),
-            (None, None, generic) => (generic, None),
+        let doubtful = self.doubtful.filter(|_| self.outcome == Outcome::Failed);
+        let (decisive, known) = match (self.cause, self.first) {
+            (Some((line, known)), _) => (Some(line), Some(known)),
+            (None, Some((line, known))) => (Some(line), known),
+            (None, None) => (doubtful.or(self.generic), None),
         };
         let mut lines = self.head;
         // Between the first and the last errors, where it is neither.
@@ -178,4 +186,73 @@ fn read(line: &Line) -> Option<(&'static Entry, Known)> {
         symptom.get_or_insert((entry, known));
     }
     symptom
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::log::{Explanation, Outcome, explain};
+
+    fn of(texts: &[&str]) -> Explanation {
+        explain(texts.iter().map(|text| format!("Error (a.c:1): {text}\n")).collect::<String>().as_bytes())
+    }
+
+    fn decisive(texts: &[&str]) -> (Option<u64>, Option<&'static str>) {
+        let explanation = of(texts);
+        (explanation.decisive.and_then(|line| line.number), explanation.known.map(|known| known.id))
+    }
+
+    const SYMPTOM: &str = "Unable to open fd=3 id=0x1e";
+    const CAUSE: &str = "inet: Connected TCP socket in image";
+    const OTHER_CAUSE: &str = "File /a has bad size 1 (expect 2)";
+
+    #[test]
+    fn the_earliest_line_that_names_a_cause_decides() {
+        assert_eq!(decisive(&[CAUSE, SYMPTOM, OTHER_CAUSE]), (Some(1), Some("tcp-in-image")));
+        assert_eq!(decisive(&["what is this", SYMPTOM, OTHER_CAUSE, CAUSE]), (Some(3), Some("file-size")));
+    }
+
+    #[test]
+    fn a_symptom_decides_only_where_nothing_precedes_it() {
+        assert_eq!(decisive(&[SYMPTOM, "what is this"]), (Some(1), Some("file-not-opened")));
+        assert_eq!(decisive(&["what is this", SYMPTOM]), (Some(1), None));
+    }
+
+    #[test]
+    fn an_unknown_error_is_shown_and_not_guessed_at() {
+        let explanation = of(&["what is this", "Dumping FAILED."]);
+        assert_eq!((explanation.known, explanation.outcome), (None, Outcome::Failed));
+        assert_eq!(explanation.decisive.unwrap().text, "what is this");
+        assert!(of(&["what is this"]).to_string().starts_with("The cause is not known"));
+    }
+
+    #[test]
+    fn generic_and_doubtful_errors_are_the_last_resort() {
+        let doubtful = "net: Unable to create a veth pair: -1";
+        assert_eq!(decisive(&["12 exited, status=1", "Restoring FAILED."]), (Some(2), None));
+        assert_eq!(decisive(&[doubtful, "12 exited, status=1", "Restoring FAILED."]), (Some(1), None));
+        assert_eq!(decisive(&[doubtful, "what is this", "Restoring FAILED."]), (Some(2), None));
+        assert_eq!(decisive(&[doubtful]), (None, None));
+    }
+
+    #[test]
+    fn a_finished_operation_has_no_cause() {
+        let log =
+            format!("Error (a.c:1): {SYMPTOM}\n(00.1) x\n(00.094373) Restore finished successfully. Tasks resumed.\n");
+        let explanation = explain(log.as_bytes());
+        assert_eq!((explanation.outcome, explanation.decisive), (Outcome::Finished, None));
+    }
+
+    #[test]
+    fn the_first_and_the_last_errors_and_the_decisive_one_are_shown() {
+        let mut texts = vec!["what is this"; 40];
+        texts[20] = CAUSE;
+        let shown: Vec<_> = of(&texts).lines.iter().map(|line| line.number.unwrap()).collect();
+        assert_eq!(shown, [1, 2, 3, 4, 21, 37, 38, 39, 40]);
+    }
+
+    #[test]
+    fn an_explanation_of_nothing_says_so() {
+        assert_eq!(of(&[]), Explanation::default());
+        assert_eq!(of(&[]).to_string(), "The log names no error.\n");
+    }
 }

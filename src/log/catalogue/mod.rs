@@ -86,10 +86,14 @@ pub fn entries() -> impl Iterator<Item = &'static Entry> {
 }
 
 /// Errors that CRIU logs and goes on: operations that logged them have succeeded.
-pub(super) const HARMLESS: &[&str] = &[
-    "rlimit: Can't setup RLIMIT_NOFILE for self",
-    // libnftables, when there is no lock of CRIU's to remove.
-    "Could not process rule: No such file or directory",
+pub(super) const HARMLESS: &[&str] = &["rlimit: Can't setup RLIMIT_NOFILE for self"];
+
+/// Errors of CRIU's start, where it tries out what it may do to the network, and goes on. Where the operation failed and
+/// there is no other error, they may be what it failed of.
+pub(super) const DOUBTFUL: &[&str] = &[
+    "-1 reported by netlink: Operation not permitted",
+    "net: Unable to create a veth pair: -1",
+    "net: Unexpected error: -1(Operation not permitted)",
 ];
 
 /// Errors that say that something failed and not what.
