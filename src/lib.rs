@@ -15,6 +15,7 @@ pub mod process;
 #[allow(unused_imports)]
 mod proto;
 pub mod request;
+pub mod restore;
 pub mod swrk;
 
 pub use error::{Error, ImageFault, Result};

@@ -3,7 +3,9 @@
 mod commands;
 mod exit;
 mod failure;
+mod foreground;
 mod output;
+mod passing;
 mod signals;
 mod values;
 
@@ -48,6 +50,7 @@ struct Global {
 enum Command {
     Completions(commands::completions::Completions),
     Man(commands::man::Man),
+    Restore(Box<commands::restore::Restore>),
 }
 
 /// Parses, runs, prints; the exit code is one of [`exit::TABLE`] or the restored program's.
@@ -74,6 +77,7 @@ fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
     match crr.command {
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
+        Command::Restore(restore) => restore.run(crr.global, output),
     }
 }
 

@@ -1,0 +1,32 @@
+//! A restore from its first check to the running tree.
+//!
+//! [`begin`] looks at everything that can be looked at without touching anything, and starts CRIU meanwhile. What stands
+//! against the restore is one error that names all of it. Then the caller answers the events; the tree is complete and has
+//! not run at [`EventKind::PreResume`](crate::event::EventKind::PreResume).
+//!
+//! ```no_run
+//! use crr::event::EventKind;
+//! use crr::restore::{self, Request};
+//!
+//! # async fn restore() -> crr::Result<()> {
+//! let mut restoring = restore::begin(Request::new("/var/lib/checkpoints/web", "criu")).await?;
+//! while let Some(event) = restoring.next().await? {
+//!     if *event.kind() == EventKind::PreResume {
+//!         println!("the tree is there, and runs as soon as this event is answered");
+//!     }
+//!     event.proceed().await?;
+//! }
+//! println!("restored as PID {}", restoring.finish().await?.pid);
+//! # Ok(()) }
+//! ```
+//!
+//! A restore that is given up, by [`Restoring::cancel`] or by dropping it before the tree runs, leaves nothing: what CRIU has
+//! made is killed, also where CRIU itself was killed and would have left tasks that hang for ever.
+
+mod flow;
+mod remains;
+mod request;
+mod work;
+
+pub use flow::{Cancelled, Finished, Restoring, begin};
+pub use request::Request;

@@ -1,0 +1,73 @@
+//! CRIU's working directory: where it writes its log and statistics.
+//!
+//! The checkpoint itself is left unchanged, so that it can be on a read-only file system and be restored again.
+
+use std::fs::{self, DirBuilder};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use crate::error::{Error, Result};
+
+/// Where private working directories are made, if it can be made; else in `$TMPDIR`.
+const PLACE: &str = "/run/crr";
+
+/// CRIU's working directory.
+#[derive(Debug)]
+pub(super) struct WorkDirectory {
+    path: PathBuf,
+    /// Whether it was made for this restore, and goes with it.
+    private: bool,
+}
+
+impl WorkDirectory {
+    /// The directory the caller names, or a new private one.
+    pub(super) fn new(given: Option<&Path>) -> Result<Self> {
+        if let Some(given) = given {
+            return Ok(Self { path: given.to_path_buf(), private: false });
+        }
+        let path = Self::make(Path::new(PLACE)).or_else(|_| {
+            let place = std::env::temp_dir();
+            Self::make(&place).map_err(|errno| Error::io("make a directory in", &place)(errno.into()))
+        })?;
+        Ok(Self { path, private: true })
+    }
+
+    fn make(place: &Path) -> nix::Result<PathBuf> {
+        if place == Path::new(PLACE) {
+            // That it exists is the usual case; whatever else is wrong shows right below.
+            let _ = DirBuilder::new().mode(0o700).create(place);
+        }
+        nix::unistd::mkdtemp(&place.join("restore.XXXXXX"))
+    }
+
+    /// Opens it for CRIU.
+    pub(super) fn open(&self) -> Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        open(&self.path, flags, Mode::empty())
+            .map_err(|errno| Error::io("open the directory", &self.path)(errno.into()))
+    }
+
+    /// Removes a private one with all that is in it.
+    pub(super) fn remove(self) {
+        if self.private {
+            // What stays is a directory in /run, of which nobody needs to hear after a restore that worked.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+
+    /// Keeps the log of a restore that failed; its path, if CRIU wrote one. Without one a private directory is removed.
+    pub(super) fn keep(self, log: &str) -> Option<PathBuf> {
+        let path = self.path.join(log);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.len() > 0 => Some(path),
+            _ => {
+                self.remove();
+                None
+            }
+        }
+    }
+}
