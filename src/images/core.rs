@@ -189,8 +189,9 @@ impl From<proto::Task_core_entry> for TaskCore {
         Self {
             state: match message.task_state() {
                 1 => TaskState::Alive,
-                3 => TaskState::Zombie,
-                6 => TaskState::Stopped,
+                // A zombie is written as "dead"; its other number is CRIU's own.
+                2 | 6 => TaskState::Zombie,
+                3 => TaskState::Stopped,
                 other => TaskState::Other(other),
             },
             exit_code: message.exit_code(),

@@ -36,17 +36,20 @@ pub struct Mapping {
 impl Mapping {
     const FILE: u32 = 1 << 6 | 1 << 7;
     const SHARED_MEMORY: u32 = 1 << 8;
-    /// Kept elsewhere (System V shared memory) or made anew (rings of asynchronous I/O).
-    const ELSEWHERE: u32 = 1 << 10 | 1 << 13;
+    /// System V shared memory, which is in images of its own.
+    const SYSTEM_V: u32 = 1 << 10;
+    /// The ring of asynchronous I/O, which is made anew.
+    const AIO_RING: u32 = 1 << 13;
 
     /// The mapped file, an [`OpenFile`](super::OpenFile).
     pub fn file(&self) -> Option<u32> {
-        (self.status & Self::FILE != 0).then(|| u32::try_from(self.object).ok()).flatten()
+        let wanted = self.status & Self::FILE != 0 && self.status & Self::AIO_RING == 0;
+        wanted.then(|| u32::try_from(self.object).ok()).flatten()
     }
 
     /// The shared anonymous memory mapped: the number of its pagemap.
     pub fn shared_memory(&self) -> Option<u32> {
-        let wanted = self.status & Self::SHARED_MEMORY != 0 && self.status & Self::ELSEWHERE == 0;
+        let wanted = self.status & Self::SHARED_MEMORY != 0 && self.status & (Self::SYSTEM_V | Self::AIO_RING) == 0;
         wanted.then(|| u32::try_from(self.object).ok()).flatten()
     }
 }

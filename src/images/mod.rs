@@ -30,9 +30,12 @@ mod memory;
 mod pagemap;
 mod record;
 mod remap;
+mod set;
 mod socket;
 mod statistics;
 mod task;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::ffi::OsString;
@@ -56,6 +59,7 @@ pub use self::kind::Kind;
 pub use self::memory::{Mapping, Memory};
 pub use self::pagemap::{PageRange, Pagemap, PagemapOf, Place};
 pub use self::remap::{Directories, GhostFile, Lock, Remap, RemapTarget};
+pub use self::set::{Needed, Problem};
 pub use self::socket::{InetSocket, NetlinkSocket, PacketSocket, SocketState, TcpStream, UnixSocket};
 pub use self::statistics::{DumpStatistics, RestoreStatistics};
 pub use self::task::{Ids, Task};
@@ -105,7 +109,7 @@ impl Images {
         match openat(&self.directory, "parent", flags, Mode::empty()) {
             Ok(directory) => Ok(Some(Self { directory, path })),
             // A link that leads nowhere is not the same as no link.
-            Err(Errno::ENOENT) if !self.has_link("parent") => Ok(None),
+            Err(Errno::ENOENT) if !self.has("parent") => Ok(None),
             Err(errno) => Err(Error::io("open the parent images", path)(errno.into())),
         }
     }
@@ -247,7 +251,8 @@ impl Images {
         }
     }
 
-    fn has_link(&self, name: &str) -> bool {
+    /// Whether there is anything called `name` here, a link included.
+    fn has(&self, name: &str) -> bool {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         openat(&self.directory, name, flags, Mode::empty()).is_ok()
     }

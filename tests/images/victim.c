@@ -1,7 +1,7 @@
 /* The process tree in tests/images/tree: what each image reader has to read, in as little memory as possible.
  *
  *   root ── thread
- *     ├── child (shares an anonymous mapping, a pipe and a socket pair with root)
+ *     ├── child (stopped; shares an anonymous mapping, a pipe and a socket pair with root)
  *     └── zombie (exited with status 7, never reaped)
  *
  * argv[1] is the directory for its files and its ready file. */
@@ -79,8 +79,9 @@ int main(int argc, char **argv)
 	if (child == 0) {
 		prctl(PR_SET_NAME, "child");
 		for (;;)
-			pause();
+			raise(SIGSTOP);
 	}
+	must(waitid(P_PID, child, &ended, WSTOPPED | WNOWAIT) == 0, "waitid");
 	pthread_attr_init(&small);
 	must(pthread_attr_setstacksize(&small, 16384) == 0, "stack size");
 	must(pthread_create(&thread, &small, second_thread, NULL) == 0, "thread");
