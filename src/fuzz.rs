@@ -8,7 +8,7 @@ pub type Target = fn(&[u8]);
 /// Every function by the name of its target and corpus.
 pub const TARGETS: &[(&str, Target)] = &[("image", image), ("log", log), ("record", record)];
 
-/// An image file; the first byte picks its kind.
+/// An image file of the kind that its magic words say.
 pub fn image(data: &[u8]) {
     crate::images::fuzz_image(data);
 }

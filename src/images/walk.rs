@@ -78,11 +78,15 @@ fn ghost<R: Read>(mut reader: Reader<R>) -> Result<u64> {
     Ok(reader.records())
 }
 
-/// Reads `data` as the image whose kind its first byte picks.
+/// Reads `data` as an image of every kind that has its magic words.
 pub(crate) fn fuzz(data: &[u8]) {
-    let Some((&first, image)) = data.split_first() else { return };
-    let kind = Kind::ALL[usize::from(first) % Kind::ALL.len()];
-    let path = PathBuf::from(kind.file_name(1));
-    // Errors are what most inputs deserve.
-    let _ = Reader::new(image, image.len() as u64, path, kind).and_then(|reader| walk(reader, kind));
+    let word = |place: usize| data.get(place..place + 4).map(|word| word.try_into().map_or(0, u32::from_le_bytes));
+    for &kind in Kind::ALL {
+        let [first, second] = kind.header();
+        if first == word(0) && (second.is_none() || second == word(4)) {
+            // Errors are what most inputs deserve.
+            let path = PathBuf::from(kind.file_name(1));
+            let _ = Reader::new(data, data.len() as u64, path, kind).and_then(|reader| walk(reader, kind));
+        }
+    }
 }

@@ -54,6 +54,17 @@ fn a_record_of_more_fields_than_any_is_not_decoded() {
     assert_eq!(cause.to_string(), "it has more than 1048576 fields");
 }
 
+#[test]
+fn groups_in_groups_do_not_exhaust_the_stack() {
+    for (kind, start) in [(Kind::Memory, 0x0b), (Kind::Cgroups, 0x0b), (Kind::Pstree, 0x33)] {
+        let record = vec![start; 2 << 20];
+        let mut bytes = image(kind, []);
+        bytes.extend(u32::try_from(record.len()).expect("small").to_le_bytes());
+        bytes.extend(record);
+        assert!(matches!(walk_bytes(kind, &bytes), Err(Error::Image { source: ImageFault::Undecodable { .. }, .. })));
+    }
+}
+
 /// Decodes and encodes again each record, which must lose nothing, known here or not.
 fn rewritten<M: Message + PartialEq>(name: &str, kind: Kind, bytes: &[u8]) {
     let mut reader = Reader::new(bytes, bytes.len() as u64, PathBuf::from(name), kind).expect("a good header");
