@@ -48,6 +48,12 @@ pub enum Error {
         /// The cause.
         source: protobuf::Error,
     },
+    /// There is no CRIU that would do.
+    #[error("no suitable CRIU{}", candidates(found))]
+    NoCriu {
+        /// Those that were found, each with the reason why it is not suitable.
+        found: Vec<crate::criu::Candidate>,
+    },
     /// The socket to CRIU failed.
     #[error("cannot talk to CRIU about the {attempt}")]
     Talk {
@@ -184,7 +190,9 @@ impl Error {
     /// What a person can do about it, where there is something to say beyond the message.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Spawn { .. } => Some("install CRIU 4.2 or newer, or run tools/setup-criu of crr's repository".into()),
+            Self::Spawn { .. } | Self::NoCriu { .. } => {
+                Some("install CRIU 4.2 or newer, or run tools/setup-criu of crr's repository".into())
+            }
             Self::NeedsNewerCriu { since, .. } => {
                 Some(format!("use CRIU {since} or newer (--criu), or leave the option out"))
             }
@@ -228,6 +236,14 @@ fn stderr_tail(stderr: &str) -> String {
         Some(line) if !line.trim().is_empty() => format!(": {}", line.trim()),
         _ => String::new(),
     }
+}
+
+fn candidates(found: &[crate::criu::Candidate]) -> String {
+    let mut text = String::from(if found.is_empty() { ": none was found" } else { "" });
+    for (separator, candidate) in std::iter::once(": ").chain(std::iter::repeat("; ")).zip(found) {
+        text += &format!("{separator}`{}` {}", candidate.binary.display(), candidate.suitability);
+    }
+    text
 }
 
 fn errno_text(errno: Option<i32>) -> String {

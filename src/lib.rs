@@ -1,6 +1,7 @@
 //! Checkpoint and restore of Linux process trees, talking to CRIU over its RPC (`criu swrk`).
 
 pub mod checkpoint;
+pub mod criu;
 pub mod error;
 pub mod escape;
 pub mod event;
@@ -14,6 +15,7 @@ pub mod preflight;
 pub mod process;
 #[allow(unused_imports)]
 mod proto;
+pub mod readiness;
 pub mod request;
 pub mod restore;
 pub mod swrk;

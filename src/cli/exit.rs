@@ -73,7 +73,7 @@ impl Code {
                 _ if matches!(error, Error::System { .. }) => Self::System,
                 _ => Self::Io,
             },
-            Error::Spawn { .. } | Error::NeedsNewerCriu { .. } => Self::NoCriu,
+            Error::Spawn { .. } | Error::NoCriu { .. } | Error::NeedsNewerCriu { .. } => Self::NoCriu,
             Error::Talk { .. } | Error::Closed { .. } | Error::Hangup { .. } | Error::Nonsense { .. } => Self::CriuDied,
             Error::Hang { .. } => Self::Hang,
             Error::Option { .. } => Self::Usage,

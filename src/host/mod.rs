@@ -18,6 +18,7 @@ pub use capability::{Capabilities, Capability, WANTED};
 pub use environment::{Environment, UserNamespace, Wsl};
 pub use kernel::{CheckpointRestore, KernelRelease};
 pub use pids::{Taken, TakenBy, await_free, taken};
+pub(crate) use program::is_executable;
 pub use program::{Program, program};
 pub use runtime::RuntimeDirectory;
 pub use sysctl::{Advice, Sysctl, sysctls};

@@ -89,10 +89,17 @@ impl Rule {
             || same(self.source, remote) && same(self.destination, local)
     }
 
+    fn removal(&self) -> Vec<&str> {
+        let specification = self.specification.iter().map(String::as_str);
+        ["-w", "-t", "filter", "-D"].into_iter().chain(specification).collect()
+    }
+
+    pub(super) fn removal_command(&self) -> String {
+        format!("{} {}", self.family.iptables(), crate::escape::escape(self.removal().join(" ")))
+    }
+
     pub(super) fn remove(&self) -> io::Result<()> {
-        let mut arguments = vec!["-w", "-t", "filter", "-D"];
-        arguments.extend(self.specification.iter().map(String::as_str));
-        run(self.family, &arguments)
+        run(self.family, &self.removal())
     }
 }
 
@@ -133,15 +140,24 @@ fn parse(family: Family, saved: &str) -> Vec<Lock> {
     found
 }
 
+/// What removes CRIU's chain: the jumps to it, its rules, and the chain.
+pub(super) fn chain_removal() -> [Vec<&'static str>; 4] {
+    let filter = |rest: &[&'static str]| [["-w", "-t", "filter"].as_slice(), rest].concat();
+    [
+        filter(&["-D", "INPUT", "-j", CHAIN]),
+        filter(&["-D", "OUTPUT", "-j", CHAIN]),
+        filter(&["-F", CHAIN]),
+        filter(&["-X", CHAIN]),
+    ]
+}
+
 pub(super) fn remove_chain(family: Family) -> io::Result<()> {
-    for parent in ["INPUT", "OUTPUT"] {
-        match run(family, &["-w", "-t", "filter", "-D", parent, "-j", CHAIN]) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
-            _ => {}
-        }
-    }
-    run(family, &["-w", "-t", "filter", "-F", CHAIN])?;
-    run(family, &["-w", "-t", "filter", "-X", CHAIN])
+    // A CRIU that died on the way may have made some of it only.
+    let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENOENT);
+    chain_removal().iter().try_for_each(|arguments| match run(family, arguments) {
+        Err(error) if !gone(&error) => Err(error),
+        _ => Ok(()),
+    })
 }
 
 /// Runs iptables. What is not there, is `ENOENT`.

@@ -118,6 +118,18 @@ impl Lock {
         }
     }
 
+    /// The commands that remove it, for a person.
+    pub fn removal_commands(&self) -> Vec<String> {
+        match self {
+            Self::Table { name } => vec![format!("nft delete table inet {}", crate::escape::escape(name))],
+            Self::Rule(rule) => vec![rule.removal_command()],
+            Self::Chain { family } => iptables::chain_removal()
+                .iter()
+                .map(|arguments| format!("{} {}", family.iptables(), arguments.join(" ")))
+                .collect(),
+        }
+    }
+
     /// Removes it. One that is gone already is no error.
     ///
     /// # Errors
