@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use crate::preflight::Finding;
 use crate::request::Version;
 use crate::swrk::Hang;
 
@@ -175,6 +176,44 @@ pub enum Error {
     NoSuchProcess {
         /// The PID that was asked for.
         pid: i32,
+    },
+    /// The preflight says that CRIU would refuse. Nothing was touched.
+    #[error("a dump of {pid} will not work for {} reason(s)", findings.len())]
+    WillNotWork {
+        /// The root of the tree.
+        pid: i32,
+        /// Why not.
+        findings: Vec<Finding>,
+    },
+    /// The caller has to choose between options that each lose something. Nothing was touched.
+    #[error("a dump of {pid} needs a choice between options: {} question(s)", findings.len())]
+    ChoiceNeeded {
+        /// The root of the tree.
+        pid: i32,
+        /// What has to be chosen.
+        findings: Vec<Finding>,
+    },
+    /// There is not enough free space for the images. Nothing was touched.
+    #[error("`{}` needs about {needed_bytes} bytes and has {free_bytes}", dir.display())]
+    NoRoom {
+        /// The checkpoint directory.
+        dir: PathBuf,
+        /// How much is needed, roughly.
+        needed_bytes: u64,
+        /// How much there is.
+        free_bytes: u64,
+    },
+    /// The caller has interrupted an operation.
+    #[error("the {attempt} was cancelled")]
+    Cancelled {
+        /// The operation.
+        attempt: &'static str,
+    },
+    /// Something that cannot be.
+    #[error("a fault of crr's own: {what}")]
+    Bug {
+        /// What.
+        what: &'static str,
     },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod criu;
+pub mod dump;
 pub mod error;
 pub mod escape;
 pub mod event;

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use crr::Error;
+use crr::error::DirectoryProblem;
 
 /// Printed by `crr --help`, in the man page and in the README; a test compares them.
 pub(crate) const TABLE: &str = "Exit codes:
@@ -77,6 +78,19 @@ impl Code {
             Error::Talk { .. } | Error::Closed { .. } | Error::Hangup { .. } | Error::Nonsense { .. } => Self::CriuDied,
             Error::Hang { .. } => Self::Hang,
             Error::Option { .. } => Self::Usage,
+            Error::NoSuchProcess { .. } => Self::NotThere,
+            Error::WillNotWork { .. } => Self::WillNotWork,
+            Error::ChoiceNeeded { .. } => Self::ChoiceNeeded,
+            Error::Cancelled { .. } => Self::Cancelled,
+            Error::NoRoom { .. } => Self::Io,
+            Error::Directory { problem, .. } => match problem {
+                DirectoryProblem::NotFound => Self::NotThere,
+                DirectoryProblem::Empty | DirectoryProblem::NotACheckpoint => Self::BadImages,
+                _ => Self::Directory,
+            },
+            Error::Untrusted { .. } => Self::Untrusted,
+            Error::Image { .. } | Error::Record { .. } | Error::Sums { .. } => Self::BadImages,
+            Error::RemapTaken { .. } => Self::HostLacks,
             Error::Refused { attempt: "dump", .. } => Self::DumpRefused,
             Error::Refused { attempt: "restore", errno: Some(17), .. } => Self::PidTaken,
             Error::Refused { attempt: "restore", .. } => Self::RestoreRefused,

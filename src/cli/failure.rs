@@ -4,6 +4,7 @@ use std::error::Error as _;
 
 use crr::Error;
 use crr::log::Explanation;
+use crr::preflight::Finding;
 
 use super::exit::Code;
 
@@ -13,6 +14,8 @@ pub(crate) struct Failure {
     pub(crate) code: Code,
     /// What was attempted, and each cause below it.
     pub(crate) chain: Vec<String>,
+    /// What the preflight found.
+    pub(crate) findings: Vec<Finding>,
     /// What CRIU's log says.
     pub(crate) explanation: Option<Box<Explanation>>,
     /// What is left: whether the tree runs, what became of the directory.
@@ -24,7 +27,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure that the library has no error for.
     pub(crate) fn new(code: Code, what: impl Into<String>) -> Self {
-        Self { code, chain: vec![what.into()], explanation: None, state: Vec::new(), hint: None }
+        Self { code, chain: vec![what.into()], findings: Vec::new(), explanation: None, state: Vec::new(), hint: None }
     }
 
     /// With a cure.
@@ -41,6 +44,7 @@ impl Failure {
             "exit_code": self.code as u8,
             "error": self.chain.first(),
             "causes": self.chain.get(1..),
+            "findings": self.findings,
             "explanation": self.explanation,
             "state": self.state,
             "cure": self.hint,
@@ -60,6 +64,10 @@ impl From<Error> for Failure {
             Error::Refused { log: Some(log), .. } => Some(Box::new(crr::log::explain(log))),
             _ => None,
         };
-        Self { code: Code::of(&error), chain, explanation, state: Vec::new(), hint: error.hint() }
+        let findings = match &error {
+            Error::WillNotWork { findings, .. } | Error::ChoiceNeeded { findings, .. } => findings.clone(),
+            _ => Vec::new(),
+        };
+        Self { code: Code::of(&error), chain, findings, explanation, state: Vec::new(), hint: error.hint() }
     }
 }

@@ -3,9 +3,11 @@
 mod commands;
 mod exit;
 mod failure;
+mod findings;
 mod foreground;
 mod output;
 mod passing;
+mod progress;
 mod signals;
 mod values;
 
@@ -48,6 +50,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Dump(commands::dump::Dump),
     Completions(commands::completions::Completions),
     Man(commands::man::Man),
     Restore(Box<commands::restore::Restore>),
@@ -74,18 +77,27 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
-    match crr.command {
+    let Crr { global, command } = crr;
+    match command {
+        Command::Dump(dump) => block_on(dump.run(&global, output)),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
-        Command::Restore(restore) => restore.run(crr.global, output),
+        Command::Restore(restore) => restore.run(global, output),
     }
 }
 
 /// Runs a command's future. One thread is enough: CRIU does the work.
-#[allow(dead_code, reason = "used by the commands that talk to CRIU")]
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|source| crr::Error::system("start the runtime", source))?.block_on(future)
+}
+
+/// CRIU and most of /proc need root.
+fn must_be_root() -> Result<(), Failure> {
+    match nix::unistd::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(Failure::new(Code::NotPermitted, "checkpoint and restore need root: run it with sudo")),
+    }
 }
 
 /// The whole command line, for completions and man pages.

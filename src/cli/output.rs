@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::progress::ProgressLine;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -22,8 +23,7 @@ pub(crate) enum ProgressStyle {
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
-    #[allow(dead_code, reason = "used by dump and restore")]
-    pub(crate) progress: ProgressStyle,
+    progress: ProgressStyle,
 }
 
 impl Output {
@@ -34,6 +34,11 @@ impl Output {
     /// Whether one JSON object is wanted instead of text.
     pub(crate) fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Shows progress as the caller wants it.
+    pub(crate) fn progress(&self) -> ProgressLine {
+        ProgressLine::new(self.progress)
     }
 
     /// Prints a command's result: the object with `--json`, else the text.
@@ -54,7 +59,6 @@ impl Output {
     }
 
     /// Tells a person something that is not the result.
-    #[allow(dead_code, reason = "used by dump and restore")]
     pub(crate) fn note(&self, text: &str) {
         let _ = writeln!(std::io::stderr().lock(), "crr: {}", crr::escape::escape(text));
     }
@@ -70,6 +74,9 @@ impl Output {
         for (depth, line) in failure.chain.iter().enumerate() {
             let line = crr::escape::escape(line);
             text += &if depth == 0 { format!("crr: {on}{line}{off}\n") } else { format!("  because: {line}\n") };
+        }
+        for finding in &failure.findings {
+            text += &super::findings::line(finding);
         }
         if let Some(explanation) = &failure.explanation {
             for line in explanation.to_string().lines() {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 
 use super::{Hash, Request, WithFiles};
-use crate::checkpoint::{Flush, Manifest, Partial, Record, RecordedHost, RecordedLock, RecordedOptions, Remaps, Step, Sums};
+use crate::checkpoint::{
+    Flush, Manifest, Partial, Record, RecordedHost, RecordedLock, RecordedOptions, Remaps, Step, Sums,
+};
 use crate::error::{Error, Result};
 use crate::images::Images;
 use crate::operation::pause;
@@ -37,8 +39,8 @@ impl Commit {
         let pid = request.options.pid.unsigned_abs();
         let of_tree = PathBuf::from(format!("/proc/{pid}/root"));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root_directory =
-            rustix::fs::open(&of_tree, flags, Mode::empty()).map_err(|errno| Error::io("open", &of_tree)(errno.into()))?;
+        let root_directory = rustix::fs::open(&of_tree, flags, Mode::empty())
+            .map_err(|errno| Error::io("open", &of_tree)(errno.into()))?;
         let root = PathBuf::from(format!("/proc/self/fd/{}", root_directory.as_raw_fd()));
         let flush = request.flush;
         Ok(Self { partial, images, options, criu, flush, pid, _root: root_directory, root, remaps: None, record: None })
@@ -109,7 +111,9 @@ impl Commit {
             if let Err(error) = files.hash(&root) {
                 complain("no sums of files", error);
             }
-            sums = Sums::of(checkpoint.as_fd(), checkpoint.path()).map_err(|error| complain("no sums of images", error)).ok();
+            sums = Sums::of(checkpoint.as_fd(), checkpoint.path())
+                .map_err(|error| complain("no sums of images", error))
+                .ok();
         }
         if with_files == WithFiles::Keep {
             let path = checkpoint.path().to_owned();

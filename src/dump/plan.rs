@@ -6,10 +6,10 @@ use std::thread;
 use serde::Serialize;
 
 use super::{Auto, Judge, Request};
-use crate::criu::Criu;
+use crate::criu::{Chosen, InetSockets, Search};
 use crate::error::{Error, Result};
 use crate::operation::Session;
-use crate::preflight::{self, Circumstances, Intent, Level, Report, Verdict};
+use crate::preflight::{self, Circumstances, Intent, Level, Verdict};
 use crate::process::Expected;
 use crate::request::{DumpOptions, NetworkLock, Tcp, Version};
 use crate::swrk::Launch;
@@ -44,40 +44,43 @@ pub async fn plan(request: &Request) -> Result<Plan> {
 /// The plan, and CRIU started meanwhile.
 pub(super) async fn look(request: &Request) -> Result<(Plan, Session)> {
     let pid = request.options.pid;
-    let mut chosen = Criu::choose(request.criu.as_deref()).await?;
+    let search = Search::new(request.criu.clone(), std::env::var_os("PATH").as_deref());
+    let mut chosen = search.choose(InetSockets::Unknown).await?;
     // CRIU starts while the tree is being looked at.
     let mut session = start(&chosen, request)?;
     let looking = (request.judge == Judge::Preflight).then(|| {
         let intent = intent(request);
-        let circumstances = Circumstances::here(chosen.version());
+        let circumstances = Circumstances::here(Some(chosen.version));
         thread::spawn(move || preflight::examine(pid, &intent, &circumstances))
     });
-    let version = session.version().await;
     let report = match looking {
         Some(looking) => Some(looking.join().map_err(|_| Error::Bug { what: "the preflight panicked" })??),
         // Not even that the root exists has been looked at yet.
         None => Expected::now(pid).map(|_| None).ok_or(Error::NoSuchProcess { pid })?,
     };
-    let mut version = version?;
-    if let Some(other) = chosen.reconsider(version, report.as_ref().is_none_or(Report::has_inet_sockets)).await? {
-        chosen = other;
+    // Which CRIU suits may depend on what the tree has.
+    let sockets = match &report {
+        None => InetSockets::Unknown,
+        Some(report) if report.tree.inet_sockets => InetSockets::Some,
+        Some(_) => InetSockets::None,
+    };
+    let suited = search.choose(sockets).await?;
+    if suited.binary != chosen.binary {
+        chosen = suited;
         session = start(&chosen, request)?;
-        version = session.version().await?;
     }
     let turned_on = match &report {
         Some(report) if request.auto == Auto::On => report.needs.arguments(),
         _ => Vec::new(),
     };
-    let criu = chosen.path().to_owned();
+    let Chosen { binary: criu, version, .. } = chosen;
     Ok((Plan { pid, dir: request.dir.clone(), criu, version, preflight: report, turned_on }, session))
 }
 
-fn start(criu: &Criu, request: &Request) -> Result<Session> {
-    let mut session = Session::start(&Launch::new(criu.path()))?;
+fn start(criu: &Chosen, request: &Request) -> Result<Session> {
+    let mut session = Session::start(&Launch::new(&criu.binary))?;
     session.watch(request.watch);
-    if let Some(version) = criu.version() {
-        session.assume_version(version);
-    }
+    session.assume_version(criu.version);
     Ok(session)
 }
 
@@ -118,7 +121,9 @@ impl Plan {
     /// The `crr dump` command that does this, with every option spelled out: the caller's in `given`, and those turned on.
     pub fn command(&self, given: &[String]) -> Vec<String> {
         let mut words: Vec<String> =
-            ["crr", "dump", "--pid", &self.pid.to_string(), "--dir", &self.dir.display().to_string()].map(Into::into).into();
+            ["crr", "dump", "--pid", &self.pid.to_string(), "--dir", &self.dir.display().to_string()]
+                .map(Into::into)
+                .into();
         words.extend_from_slice(given);
         words.extend_from_slice(&self.turned_on);
         words

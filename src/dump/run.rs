@@ -19,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(120);
 /// How long a CRIU that hangs gets to notice that its client is gone.
 const GRACE_OF_A_HANG: Duration = Duration::from_secs(5);
 
+/// How often is looked at what CRIU has written.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// The room that images of a tree take besides its memory, at the least.
 const ROOM_BYTES: u64 = 1 << 20;
 
@@ -30,8 +33,9 @@ const ROOM_BYTES: u64 = 1 << 20;
 /// [`Failed`] with what is left. Unless it says otherwise the tree runs on, and DIR is as it was.
 ///
 /// # Cancellation
-/// By `interrupt`: the first wish gives up as soon as CRIU lets the tree go clean, the second kills CRIU. Dropping the future
-/// does what the first wish does, but nobody looks at what is left.
+/// By `interrupt`: the first wish gives up as soon as CRIU lets the tree go clean, the second kills CRIU. Once CRIU has been
+/// told to end the tree it is too late, and the dump succeeds. Dropping the future does what the first wish does, but nobody
+/// looks at what is left.
 pub async fn dump(
     mut request: Request,
     mut interrupt: Interrupt,
@@ -49,26 +53,24 @@ pub async fn dump(
     let tree = expected(&plan)?;
     let dir = partial.path();
     let recorded = RecordedOptions::of(&request.options);
-    let commit = Commit::new(partial, &request, recorded, plan.version)?;
     let afterwards = request.options.afterwards;
+    let log = request.options.log.file.clone();
     let (hash, with_files) = (request.hash, request.with_files);
-    let run = Run { commit, tree, afterwards, committed: false, log: request.options.log.file.clone() };
+    let commit = Commit::new(partial, &request, recorded, plan.version)?;
+    let mut run = Run { commit: Some(commit), tree, afterwards, committed: false, log, complaints: Vec::new() };
 
-    here.stage = Stage::Write;
-    progress(here);
-    let (commit, tree) = run.drive(session, request, &mut interrupt, |stage, written_bytes| {
+    let driven = run.drive(session, request, &mut interrupt, |stage, written_bytes| {
         here = Progress { stage, written_bytes, ..here };
         progress(here);
-    }).await?;
+    });
+    if let Err(error) = driven.await {
+        return Err(run.fail(error));
+    }
 
-    here.stage = Stage::Sum;
-    progress(here);
-    let work = tokio::task::spawn_blocking(move || commit.complete(hash, with_files));
-    let (record, complaints) = work.await.unwrap_or(Err(Error::Bug { what: "completing the checkpoint panicked" })).map_err(
-        |error| Failed { kept: Some(dir.clone()), committed: true, ..Failed::from(error) },
-    )?;
+    let completed = run.complete(hash, with_files).await;
+    let (record, complaints) =
+        completed.map_err(|error| Failed { kept: Some(dir.clone()), committed: true, ..Failed::from(error) })?;
     let statistics = record.statistics.unwrap_or_default();
-    let _ = tree;
     Ok(Report {
         pid: plan.pid,
         tasks: record.tree.iter().map(|task| task.pid).collect(),
@@ -86,159 +88,160 @@ pub async fn dump(
 
 /// A dump under way.
 struct Run {
-    commit: Commit,
+    /// There but for the time that a step works on it in a thread of its own.
+    commit: Option<Commit>,
     tree: Vec<Expected>,
     afterwards: Afterwards,
     /// CRIU has been told to end the tree.
     committed: bool,
     log: String,
+    complaints: Vec<String>,
 }
 
 impl Run {
-    /// Sends the request and answers events until all is done, or puts everything back.
+    /// Sends the request and answers events until CRIU is done and DIR is there.
     async fn drive(
-        mut self,
+        &mut self,
         session: Session,
         request: Request,
         interrupt: &mut Interrupt,
         mut progress: impl FnMut(Stage, u64),
-    ) -> Result<(Commit, Vec<Expected>), Box<Failed>> {
-        let images = match self.commit.partial.as_fd().try_clone_to_owned() {
-            Ok(images) => ImageDirectory::new(images),
-            Err(source) => return Err(self.fail(Error::system("copy a descriptor", source)).await),
+    ) -> Result<()> {
+        let (directory, path) = self.directory()?;
+        progress(Stage::Write, 0);
+        let mut dump = tokio::select! {
+            begun = session.dump(directory, request.options) => begun?,
+            () = interrupt.at_least(Wish::Cancel) => return Err(cancelled()),
         };
-        let begun = tokio::select! {
-            begun = session.dump(images, request.options) => begun,
-            () = interrupt.at_least(Wish::Cancel) => Err(Error::Cancelled { attempt: "dump" }),
-        };
-        let mut dump = match begun {
-            Ok(dump) => dump,
-            Err(error) => return Err(self.fail(error).await),
-        };
-        match self.answer_events(&mut dump, interrupt, &mut progress).await {
-            Ok(()) => match dump.finish().await {
-                Ok(Dumped { .. }) if !self.committed => {
-                    Err(self.fail(Error::Nonsense { attempt: "dump", what: "success without the event post-dump".into() }).await)
-                }
-                Ok(Dumped { .. }) => self.after_release().await,
-                Err(error) => Err(self.fail(error).await),
-            },
-            Err(error) => {
-                self.let_go(dump, &error, interrupt).await;
-                Err(self.fail(error).await)
-            }
+        if let Err(error) = self.answer_events(&mut dump, &path, interrupt, &mut progress).await {
+            let_go(dump, &error, interrupt).await;
+            return Err(error);
         }
+        let Dumped { .. } = dump.finish().await?;
+        if !self.committed {
+            return Err(Error::Nonsense { attempt: "dump", what: "success without the event post-dump".into() });
+        }
+        pause("released");
+        if self.afterwards == Afterwards::KeepRunning {
+            self.blocking(Commit::publish).await?;
+        }
+        if let Some(Err(error)) = self.commit.as_ref().map(Commit::clear_remaps) {
+            self.complaints.push(error.to_string());
+        }
+        progress(Stage::Sum, size_of(&path));
+        Ok(())
+    }
+
+    fn directory(&self) -> Result<(ImageDirectory, PathBuf)> {
+        let partial = &self.commit.as_ref().ok_or(LOST)?.partial;
+        let path = partial.partial_path();
+        let images = partial.as_fd().try_clone_to_owned().map_err(Error::io("open", &path))?;
+        Ok((ImageDirectory::new(images), path))
     }
 
     async fn answer_events(
         &mut self,
         dump: &mut Operation<Dumped>,
+        path: &Path,
         interrupt: &mut Interrupt,
         progress: &mut impl FnMut(Stage, u64),
     ) -> Result<()> {
-        let cancelled = || Error::Cancelled { attempt: "dump" };
         loop {
-            let event = {
-                let watching = Watching { directory: self.commit.partial.partial_path() };
-                tokio::select! {
-                    event = dump.next() => event?,
-                    () = interrupt.at_least(Wish::Cancel) => return Err(cancelled()),
-                    () = watching.report(|bytes| progress(Stage::Write, bytes)) => continue,
+            let event = tokio::select! {
+                event = dump.next() => event?,
+                () = interrupt.at_least(Wish::Cancel) => return Err(cancelled()),
+                () = tokio::time::sleep(LOOK) => {
+                    progress(Stage::Write, size_of(path));
+                    continue;
                 }
             };
             let Some(event) = event else { return Ok(()) };
-            let kind = event.kind().clone();
-            pause(kind.name());
-            if kind == EventKind::PostDump {
-                progress(Stage::Publish, size_of(&self.commit.partial.partial_path()));
+            let is_last_chance = *event.kind() == EventKind::PostDump;
+            pause(event.kind().name());
+            if is_last_chance {
+                progress(Stage::Publish, size_of(path));
                 self.blocking(Commit::hold).await?;
                 if self.afterwards != Afterwards::KeepRunning {
                     self.blocking(Commit::publish).await?;
                 }
             }
-            // Signals that came meanwhile are seen only by a runtime that gets its turn.
-            tokio::task::yield_now().await;
             if interrupt.wish() >= Wish::Cancel {
                 return Err(cancelled());
             }
-            if kind == EventKind::PostDump {
-                self.committed = true;
-            }
+            self.committed |= is_last_chance;
             event.proceed().await?;
         }
     }
 
     /// Runs a step that blocks, in a thread of its own.
     async fn blocking(&mut self, step: fn(&mut Commit) -> Result<()>) -> Result<()> {
-        let bug = || Error::Bug { what: "a step of the dump panicked" };
-        let mut commit = self.commit.take().ok_or_else(bug)?;
+        let mut commit = self.commit.take().ok_or(LOST)?;
         let done = tokio::task::spawn_blocking(move || {
             let result = step(&mut commit);
             (commit, result)
         });
-        let (commit, result) = done.await.map_err(|_| bug())?;
+        let (commit, result) = done.await.map_err(|_| LOST)?;
         self.commit = Some(commit);
         result
     }
 
-    /// CRIU has let the tree go, or ended it: what is left to do for the checkpoint.
-    async fn after_release(mut self) -> Result<(Commit, Vec<Expected>), Box<Failed>> {
-        pause("released");
-        if self.afterwards == Afterwards::KeepRunning {
-            if let Err(error) = self.blocking(Commit::publish).await {
-                return Err(self.fail(error).await);
-            }
-        }
-        if let Err(error) = self.commit.clear_remaps() {
-            return Err(self.fail(error).await);
-        }
-        Ok((self.commit, self.tree))
-    }
-
-    /// Makes CRIU let the tree go.
-    async fn let_go(&self, dump: Operation<Dumped>, error: &Error, interrupt: &mut Interrupt) {
-        let grace = if matches!(error, Error::Hang { .. }) { GRACE_OF_A_HANG } else { GRACE };
-        let Some(mut reaping) = dump.cancel(grace) else { return };
-        tokio::select! {
-            _ = reaping.ended() => {}
-            () = interrupt.at_least(Wish::Kill) => {
-                reaping.kill();
-                reaping.ended().await;
-            }
-        }
+    /// Adds to the published checkpoint what needs the tree no more.
+    async fn complete(
+        mut self,
+        hash: super::Hash,
+        with_files: super::WithFiles,
+    ) -> Result<(crate::checkpoint::Record, Vec<String>)> {
+        let commit = self.commit.take().ok_or(LOST)?;
+        let work = tokio::task::spawn_blocking(move || commit.complete(hash, with_files));
+        let (record, complaints) = work.await.map_err(|_| LOST)??;
+        self.complaints.extend(complaints);
+        Ok((record, self.complaints))
     }
 
     /// Looks at what is left and puts back what can be.
-    async fn fail(self, error: Error) -> Box<Failed> {
-        let Self { commit, tree, afterwards, committed, log } = self;
-        let mut left = Vec::new();
-        let aftermath = Aftermath::look(&tree);
+    fn fail(self, error: Error) -> Box<Failed> {
+        let Self { commit, tree, afterwards, committed, log, complaints: mut left } = self;
+        let aftermath = Some(Aftermath::look(&tree));
+        let mut failed = Failed { aftermath, committed, ..Failed::from(error) };
+        let Some(commit) = commit else {
+            failed.left = left;
+            return Box::new(failed);
+        };
         if let Err(error) = commit.clear_remaps() {
             left.push(error.to_string());
         }
-        let dir = commit.partial.path();
-        let whole = commit.partial.is_published();
-        let Commit { partial, .. } = commit;
-        let mut failed = Failed { error, aftermath: Some(aftermath), committed, log: None, kept: None, left };
-        // Tasks are gone and a whole checkpoint is there: it is all that is left of them.
-        let needed = committed && afterwards != Afterwards::KeepRunning && !failed.is_tree_unharmed();
-        if whole && needed {
-            failed.kept = Some(dir);
+        let partial = commit.partial;
+        if committed && afterwards != Afterwards::KeepRunning && !failed.is_tree_unharmed() {
+            // Tasks are gone, and this is all that is left of them: it stays, and `Partial` leaves alone what is published.
+            failed.kept = Some(partial.path());
             failed.log = Some(partial.path().join(log));
-            return Box::new(failed);
+        } else {
+            match partial.abandon(Some(&log), |_| {}) {
+                Ok(kept) => failed.log = kept,
+                Err(error) => left.push(error.to_string()),
+            }
         }
-        if needed {
-            // Not published, and yet tasks are gone: what was written may be of use to somebody.
-            failed.left.push(format!("what CRIU wrote is in {}", partial.partial_path().display()));
-            std::mem::forget(partial);
-            return Box::new(failed);
-        }
-        match partial.abandon(Some(&log), |_| {}) {
-            Ok(kept) => failed.log = kept,
-            Err(error) => failed.left.push(error.to_string()),
-        }
+        failed.left = left;
         Box::new(failed)
     }
+}
+
+/// A step that panicked has taken the checkpoint with it.
+const LOST: Error = Error::Bug { what: "a step of the dump panicked" };
+
+fn cancelled() -> Error {
+    Error::Cancelled { attempt: "dump" }
+}
+
+/// Makes CRIU let the tree go.
+async fn let_go(dump: Operation<Dumped>, error: &Error, interrupt: &mut Interrupt) {
+    let grace = if matches!(error, Error::Hang { .. }) { GRACE_OF_A_HANG } else { GRACE };
+    let Some(mut reaping) = dump.cancel(grace) else { return };
+    tokio::select! {
+        _ = reaping.ended() => return,
+        () = interrupt.at_least(Wish::Kill) => reaping.kill(),
+    }
+    reaping.ended().await;
 }
 
 impl From<Error> for Box<Failed> {
@@ -247,33 +250,19 @@ impl From<Error> for Box<Failed> {
     }
 }
 
-/// A look at how much has been written, a few times a second.
-struct Watching {
-    directory: PathBuf,
-}
-
-impl Watching {
-    async fn report(self, mut tell: impl FnMut(u64)) {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        tell(size_of(&self.directory));
-    }
-}
-
 /// The tasks that must be there if the dump fails.
 fn expected(plan: &Plan) -> Result<Vec<Expected>> {
-    match &plan.preflight {
-        Some(report) => {
-            let task = |task: &crate::preflight::TaskSummary| Expected { pid: task.pid, start_time_ticks: task.start_time_ticks };
-            Ok(report.tree.tasks.iter().filter(|task| !matches!(task.state, 'Z' | 'X')).map(task).collect())
-        }
-        None => Ok(vec![Expected::now(plan.pid).ok_or(Error::NoSuchProcess { pid: plan.pid })?]),
-    }
+    let Some(report) = &plan.preflight else {
+        return Ok(vec![Expected::now(plan.pid).ok_or(Error::NoSuchProcess { pid: plan.pid })?]);
+    };
+    let alive = report.tree.tasks.iter().filter(|task| !matches!(task.state, 'Z' | 'X'));
+    Ok(alive.map(|task| Expected { pid: task.pid, start_time_ticks: task.start_time_ticks }).collect())
 }
 
 fn has_room(partial: &Partial, estimated_bytes: u64) -> Result<()> {
-    let needed = estimated_bytes + ROOM_BYTES;
+    let needed_bytes = estimated_bytes + ROOM_BYTES;
     match room(&partial.partial_path())? {
-        free if free < needed => Err(Error::NoRoom { dir: partial.path(), needed_bytes: needed, free_bytes: free }),
+        free_bytes if free_bytes < needed_bytes => Err(Error::NoRoom { dir: partial.path(), needed_bytes, free_bytes }),
         _ => Ok(()),
     }
 }
@@ -281,5 +270,10 @@ fn has_room(partial: &Partial, estimated_bytes: u64) -> Result<()> {
 /// The bytes of the files in a directory.
 fn size_of(directory: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    entries.flatten().filter_map(|entry| entry.metadata().ok()).filter(|file| file.is_file()).map(|file| file.len()).sum()
+    entries
+        .flatten()
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(|file| file.is_file())
+        .map(|file| file.len())
+        .sum()
 }

@@ -1,7 +1,7 @@
 //! The examination: every rule, applied to one tree.
 
 use crate::Result;
-use crate::process::{Task, Tree};
+use crate::process::{Family, Task, Tree};
 use crate::request::DumpSwitch;
 
 use super::circumstances::Circumstances;
@@ -74,6 +74,7 @@ impl Examination<'_> {
             tasks: tree.tasks.iter().map(summary).collect(),
             threads: tree.tasks.iter().map(|task| task.threads.len() + 1).sum(),
             descriptors: tree.tasks.iter().map(|task| task.descriptors.len()).sum(),
+            inet_sockets: tree.sockets.values().any(|socket| matches!(socket.family, Family::Inet | Family::Inet6)),
             shell_job: !sessions::root_leads_its_session(tree),
         };
         Report {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::request::{Afterwards, DumpOptions, DumpSwitch, Tcp};
 
 /// The largest ghost limit that crr turns on by itself: 64 MiB.
-const GHOST_LIMIT_BYTES: u32 = 64 * 1024 * 1024;
+pub const GHOST_LIMIT_BYTES: u32 = 64 * 1024 * 1024;
 
 /// The options already given, and how far crr may go by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -33,6 +33,6 @@ mod terminals;
 
 pub use circumstances::{Capabilities, Circumstances, KernelRelease};
 pub use examine::{examine, examine_tree};
-pub use intent::Intent;
+pub use intent::{GHOST_LIMIT_BYTES, Intent};
 pub use needs::{Need, Needs};
 pub use report::{Choice, Connection, Finding, Level, Report, TaskSummary, TreeSummary, Verdict};

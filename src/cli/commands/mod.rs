@@ -1,5 +1,6 @@
 //! One file a command.
 
 pub(crate) mod completions;
+pub(crate) mod dump;
 pub(crate) mod man;
 pub(crate) mod restore;
