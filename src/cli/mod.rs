@@ -52,6 +52,7 @@ struct Global {
 enum Command {
     Dump(commands::dump::Dump),
     Completions(commands::completions::Completions),
+    Explain(commands::explain::Explain),
     Man(commands::man::Man),
     Restore(Box<commands::restore::Restore>),
 }
@@ -81,6 +82,7 @@ fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
     match command {
         Command::Dump(dump) => block_on(dump.run(&global, output)),
         Command::Completions(completions) => completions.run(),
+        Command::Explain(explain) => explain.run(output),
         Command::Man(man) => man.run(),
         Command::Restore(restore) => restore.run(global, output),
     }

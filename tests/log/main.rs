@@ -3,6 +3,7 @@
 //!
 //! `CRR_LOG_FIXTURES` names another directory of logs: `provoke --check` judges fresh ones by it.
 
+mod command;
 mod samples;
 mod texts;
 
@@ -26,6 +27,7 @@ fn main() {
         ),
         texts::trial(),
     ];
+    trials.extend(command::trials());
     for path in fixtures() {
         let name = stem(&path);
         trials.push(Trial::test(format!("fixture_{name}"), move || fixture(&path)));
