@@ -15,6 +15,10 @@ use std::fmt::Write as _;
 /// ```
 pub fn escape(bytes: impl AsRef<[u8]>) -> String {
     let bytes = bytes.as_ref();
+    // Nearly all text is this, and logs are long.
+    if bytes.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'\\') {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

@@ -12,6 +12,9 @@ use super::pattern;
 /// How many of the first errors, and as many of the last, an [`Explanation`] shows.
 const CONTEXT: usize = 4;
 
+/// How many errors are looked up in the catalogue. A log made of nothing but errors would keep a processor busy else.
+const LOOKED_UP: u32 = 10_000;
+
 /// How the operation ended, as the log tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +84,7 @@ pub(super) struct Reader {
     doubtful: Option<Line>,
     /// The last generic error.
     generic: Option<Line>,
+    looked_up: u32,
     head: Vec<Line>,
     tail: VecDeque<Line>,
 }
@@ -92,7 +96,7 @@ impl Reader {
             Level::Error => {}
             Level::Plain => {
                 // Not CRIU's log format: only what is known by its text can be told from any other program's output.
-                if let Some(reading) = read(&line) {
+                if let Some(reading) = self.read(&line) {
                     self.note(line, Some(reading));
                 }
                 return;
@@ -120,8 +124,17 @@ impl Reader {
             self.generic = Some(line);
             return;
         }
-        let reading = read(&line);
+        let reading = self.read(&line);
         self.note(line, reading);
+    }
+
+    /// Looks `line` up, as long as it may matter.
+    fn read(&mut self, line: &Line) -> Option<(&'static Entry, Known)> {
+        if self.cause.is_some() || self.looked_up == LOOKED_UP {
+            return None;
+        }
+        self.looked_up += 1;
+        read(line)
     }
 
     fn note(&mut self, line: Line, reading: Option<(&'static Entry, Known)>) {
