@@ -15,10 +15,13 @@
 //! | [`Record::write`] with sums | DIR whole |
 
 mod directory;
+#[cfg(test)]
+mod fixture;
 mod host;
 mod manifest;
 mod names;
 mod options;
+mod parallel;
 mod partial;
 mod record;
 mod remap;
@@ -66,7 +69,7 @@ impl Checkpoint {
     /// [`Error::Directory`] if it is none, [`Error::Untrusted`] with every reason if `trust` does not believe it,
     /// [`Error::Record`] if its crr.json cannot be understood.
     pub fn open(dir: &Path, trust: Trust) -> Result<Self> {
-        let (reached, mut found) = trust::open_directory(dir, trust).map_err(|error| match &error {
+        let (reached, found) = trust::open_directory(dir, trust).map_err(|error| match &error {
             Error::Io { source, .. } if source.raw_os_error() == Some(Errno::ENOENT as i32) => {
                 problem(dir, DirectoryProblem::NotFound)
             }
@@ -79,8 +82,7 @@ impl Checkpoint {
         let fd = openat(&reached, ".", flags, Mode::empty()).map_err(|errno| Error::io("open", dir)(errno.into()))?;
         let directory = Directory::new(fd, reached.path());
         // Before its content is believed in any way.
-        found.extend(trust::contents(&directory, trust)?);
-        trust::believed(dir, found)?;
+        trust::believed(dir, trust::contents(&directory, trust, found)?)?;
         if directory.stat(OsStr::new(names::INVENTORY))?.is_none() {
             let is_empty = directory.entries_up_to(1)?.is_empty();
             return Err(problem(

@@ -11,15 +11,17 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::directory::{Directory, kind};
-use super::names::{INVENTORY, is_checkpoint_name};
+use super::names::{FILES, INVENTORY, REMAPS, is_checkpoint_name};
+use super::parallel::in_parallel;
 use super::record::{RECORD_NAME, Record};
-use super::sums::in_parallel;
 use super::trust::{self, Trust};
 use super::{Checkpoint, problem};
 use crate::error::{DirectoryProblem, Distrust, DistrustReason, Error, Result};
 
 /// Another crr may remove a stale directory under our hands this many times.
 const ATTEMPT_LIMIT: u32 = 8;
+/// So many files are flushed at the same time.
+const FLUSHING_THREADS: usize = 16;
 
 /// Whether what is written is also made to survive a crash of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,7 +164,6 @@ impl Partial {
     pub fn publish(&mut self, flush: Flush, mut at: impl FnMut(Step)) -> Result<()> {
         if flush == Flush::Disk {
             flush_files(&self.directory)?;
-            self.directory.flush()?;
             at(Step::Flushed);
         }
         // A directory replaces only an empty directory: whatever has come to be there meanwhile is safe.
@@ -381,16 +382,22 @@ fn remove_stale(dir: &Path, place: &Directory, name: &OsStr, trust: Trust) -> Re
     place.unlink(name, Type::Directory)
 }
 
+/// Flushes every file at once: the filesystem then commits them together. One after the other, 20 files took 90 ms where
+/// this took 2, and 500 files seconds where this took 40 ms (ext4; there syncfs(2) was no faster, and it waits for what other
+/// programs have written as well).
 fn flush_files(directory: &Directory<impl AsFd + Sync>) -> Result<()> {
-    let mut files = Vec::new();
-    for name in directory.files()? {
-        if let Some(stat) = directory.stat(&name)? {
-            files.push((name.to_string_lossy().into_owned(), stat.st_size.unsigned_abs()));
-        }
-    }
-    let flush = |name: &String| directory.file(OsStr::new(name)).and_then(|file| file.sync_all());
-    for (name, flushed) in in_parallel(files, flush) {
+    let flush = |name: &OsString| directory.file(name).and_then(|file| file.sync_all());
+    for (name, flushed) in in_parallel(directory.files()?, FLUSHING_THREADS, flush) {
         flushed.map_err(Error::io("flush", directory.path_of(name)))?;
     }
-    Ok(())
+    // Those below it; itself in the end.
+    for name in [FILES, REMAPS] {
+        if directory.stat(OsStr::new(name))?.is_some() {
+            directory.directory(OsStr::new(name))?.flush()?;
+        }
+    }
+    directory.flush()
 }
+
+#[cfg(test)]
+mod tests;

@@ -275,3 +275,6 @@ fn remove(root: &Root, path: &Path, seen: &Seen) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

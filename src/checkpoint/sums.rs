@@ -6,20 +6,16 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd;
 use std::path::{Component, Path};
-use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
+use super::parallel::hashed_in_parallel;
 use super::record::RECORD_NAME;
 use crate::error::{Error, ImageProblem, Result, WrongImage};
 
 /// Each worker's buffer. Larger ones were not faster.
 const BUFFER_BYTES: usize = 128 << 10;
-/// More workers than this only compete for memory bandwidth.
-const WORKER_LIMIT: usize = 8;
-/// Below this many bytes in all, starting a thread costs more than it saves.
-const PARALLEL_FROM_BYTES: u64 = 4 << 20;
 
 /// The sums of the files of a checkpoint, by name relative to its directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +48,7 @@ impl Sums {
             }
         }
         let sum = |name: &String| sum(&directory, name).map_err(Error::io("read", directory.path_of(name)));
-        let sums = in_parallel(files, sum).into_iter().map(|(name, sum)| Ok((name, sum?)));
+        let sums = hashed_in_parallel(files, sum).into_iter().map(|(name, sum)| Ok((name, sum?)));
         Ok(Self(sums.collect::<Result<_>>()?))
     }
 
@@ -64,7 +60,7 @@ impl Sums {
         let directory = Directory::new(directory.as_fd(), path);
         let files = self.0.iter().map(|(name, sum)| (name.clone(), sum.size_bytes)).collect();
         let check = |name: &String| self.0.get(name).and_then(|expected| difference(&directory, name, expected));
-        let mut wrong: Vec<WrongImage> = in_parallel(files, check)
+        let mut wrong: Vec<WrongImage> = hashed_in_parallel(files, check)
             .into_iter()
             .filter_map(|(name, problem)| problem.map(|problem| WrongImage { name, problem }))
             .collect();
@@ -134,34 +130,6 @@ fn difference(directory: &Directory<impl AsFd>, name: &str, expected: &Sum) -> O
         }
         Ok(found) => (!found.blake3.eq_ignore_ascii_case(&expected.blake3)).then_some(ImageProblem::Content),
     }
-}
-
-/// Does the work for each file, the largest first, on as many threads as pay; the sizes are in bytes.
-pub(super) fn in_parallel<K: Send, T: Send>(files: Vec<(K, u64)>, work: impl Fn(&K) -> T + Sync) -> Vec<(K, T)> {
-    let total: u64 = files.iter().map(|(_, size)| size).sum();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = if total < PARALLEL_FROM_BYTES { 1 } else { processors.min(WORKER_LIMIT).min(files.len()) };
-    let mut files = files;
-    files.sort_by_key(|(_, size)| *size);
-    let (queue, done) = (Mutex::new(files), Mutex::new(Vec::new()));
-    let run = || {
-        while let Some((name, _)) = pop(&queue) {
-            let result = work(&name);
-            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((name, result));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..workers {
-            // A thread that cannot be started leaves its share to the others.
-            drop(std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, run));
-        }
-        run();
-    });
-    done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn pop<K>(queue: &Mutex<Vec<(K, u64)>>) -> Option<(K, u64)> {
-    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
 }
 
 #[cfg(test)]

@@ -99,9 +99,10 @@ pub(crate) fn open_place(path: &Path, trust: Trust) -> Result<(Directory, Vec<Di
     Ok((directory, walk.found))
 }
 
-/// Says why a checkpoint directory, and all that is in it, is not to be believed.
-pub(crate) fn contents(directory: &Directory<impl AsFd>, trust: Trust) -> Result<Vec<Distrust>> {
+/// Adds to what was found on the way why a checkpoint directory, and all that is in it, is not to be believed.
+pub(crate) fn contents(directory: &Directory<impl AsFd>, trust: Trust, found: Vec<Distrust>) -> Result<Vec<Distrust>> {
     let mut walk = Walk::new(trust);
+    walk.found = found;
     if trust != Trust::Anyone {
         walk.contents(&directory.borrowed(), PARENT_LIMIT)?;
     }
@@ -245,3 +246,6 @@ fn names(path: &Path) -> VecDeque<OsString> {
         .map(|component| component.as_os_str().to_owned())
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

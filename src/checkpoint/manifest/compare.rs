@@ -7,6 +7,7 @@ use nix::sys::stat::SFlag;
 
 use super::build_id::build_id;
 use super::{HASH_LIMIT_BYTES, Manifest, OutsideFile};
+use crate::checkpoint::parallel::hashed_in_parallel;
 use crate::checkpoint::root::Root;
 use crate::checkpoint::seen::{Seen, kind_of};
 use crate::checkpoint::sums;
@@ -126,7 +127,7 @@ impl Manifest {
                 unread.push((index, now.size_bytes));
             }
         }
-        for (index, kind) in sums::in_parallel(unread, |&index| content(&root, &self.0[index])) {
+        for (index, kind) in hashed_in_parallel(unread, |&index| content(&root, &self.0[index])) {
             found.extend(kind.map(|kind| (index, kind)));
         }
         found.sort_by_key(|(index, _)| *index);

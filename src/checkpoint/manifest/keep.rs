@@ -1,15 +1,15 @@
 //! `--with-files`: the files themselves in the checkpoint, and putting them where another host lacks them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat};
-use nix::unistd::linkat;
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::{Manifest, OutsideFile};
 use crate::checkpoint::directory::Directory;
@@ -112,17 +112,82 @@ pub(in crate::checkpoint) fn make_copy(
     let stored = number.to_string();
     let path = parent.path_of(name);
     let from = store.file(OsStr::new(&stored)).map_err(Error::io("read", store.path_of(&stored)))?;
+    let failed = |attempt| Error::io(attempt, &path);
+    let fill = |to: &File| copy_content(&from, to).and_then(|()| seen.apply(to));
     // Without a name until it is whole, so that a killed crr leaves nothing.
     let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let to: File = openat(parent, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR)
-        .map_err(|errno| Error::io("create", &path)(errno.into()))?
-        .into();
-    copy_content(&from, &to).map_err(Error::io("write", &path))?;
-    seen.apply(&to).map_err(Error::io("set the mode of", &path))?;
-    let descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&to));
-    match linkat(parent, descriptor.as_str(), parent, name, AtFlags::AT_SYMLINK_FOLLOW) {
+    match openat(parent, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(to) => {
+            let to = File::from(to);
+            fill(&to).map_err(failed("write"))?;
+            let descriptor = format!("/proc/self/fd/{}", to.as_raw_fd());
+            is_made(linkat(parent, descriptor.as_str(), parent, name, AtFlags::AT_SYMLINK_FOLLOW))
+                .map_err(failed("create"))
+        }
+        // Not every filesystem has such files.
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL) => {
+            make_by_rename(fill, parent, name).map_err(failed("create"))
+        }
+        Err(errno) => Err(failed("create")(errno.into())),
+    }
+}
+
+/// The same by way of a name that no program looks for.
+fn make_by_rename(
+    fill: impl FnOnce(&File) -> io::Result<()>,
+    parent: &Directory<impl AsFd>,
+    name: &OsStr,
+) -> io::Result<bool> {
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(".crr-new");
+    let remove = || unlinkat(parent, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
+    // Of a crr that was killed.
+    let _ = remove();
+    let to = parent.create(&temporary)?;
+    let made = fill(&to).and_then(|()| {
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        is_made(renameat2(parent, temporary.as_os_str(), parent, name, flags))
+    });
+    if !matches!(made, Ok(true)) {
+        let _ = remove();
+    }
+    made
+}
+
+fn is_made(made: nix::Result<()>) -> io::Result<bool> {
+    match made {
         Ok(()) => Ok(true),
         Err(Errno::EEXIST) => Ok(false),
-        Err(errno) => Err(Error::io("create", &path)(errno.into())),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_filesystem_without_nameless_files_gets_the_file_by_rename() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = Directory::new(File::open(dir.path()).unwrap(), dir.path());
+        let make = |content: &'static str| {
+            make_by_rename(|mut to| to.write_all(content.as_bytes()), &parent, OsStr::new("a")).unwrap()
+        };
+        fs::write(dir.path().join(".a.crr-new"), "left by a killed crr").unwrap();
+        assert!(make("one"));
+        assert!(!make("two"), "a name that is taken is not replaced");
+        assert_eq!(fs::read_to_string(dir.path().join("a")).unwrap(), "one");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_copy_that_fails_leaves_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let parent = Directory::new(File::open(dir.path()).unwrap(), dir.path());
+        make_by_rename(|_| Err(io::Error::other("no room")), &parent, OsStr::new("a")).unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

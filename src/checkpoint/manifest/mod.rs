@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::compare::{Difference, DifferenceKind};
 pub(super) use self::keep::{make_copy, store, store_copy};
+use super::parallel::hashed_in_parallel;
 use super::root::Root;
 pub use super::seen::Seen;
 use super::seen::kind_of;
@@ -113,7 +114,7 @@ impl Manifest {
         let wanted = self.0.iter().enumerate().filter(|(_, file)| file.is_hashed());
         let sized = wanted.filter_map(|(index, file)| Some((index, file.seen.as_ref()?.size_bytes)));
         let sized = sized.filter(|(_, size)| *size <= HASH_LIMIT_BYTES).collect();
-        for (index, hash) in sums::in_parallel(sized, |&index| hash_unchanged(&root, &self.0[index])) {
+        for (index, hash) in hashed_in_parallel(sized, |&index| hash_unchanged(&root, &self.0[index])) {
             self.0[index].blake3 = hash;
         }
         Ok(())
@@ -131,3 +132,6 @@ fn hash_unchanged(root: &Root, file: &OutsideFile) -> Option<String> {
     let sum = sums::hash(opened.try_clone().ok()?).ok()?;
     unchanged()?.then_some(sum.blake3)
 }
+
+#[cfg(test)]
+mod tests;
