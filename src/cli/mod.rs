@@ -5,6 +5,7 @@ mod exit;
 mod failure;
 mod findings;
 mod foreground;
+mod host_report;
 mod output;
 mod passing;
 mod progress;
@@ -50,6 +51,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(commands::check::Check),
     Dump(commands::dump::Dump),
     Completions(commands::completions::Completions),
     Explain(commands::explain::Explain),
@@ -80,6 +82,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
     let Crr { global, command } = crr;
     match command {
+        Command::Check(check) => block_on(check.run(&global, output)),
         Command::Dump(dump) => block_on(dump.run(&global, output)),
         Command::Completions(completions) => completions.run(),
         Command::Explain(explain) => explain.run(output),

@@ -126,21 +126,19 @@ impl Search {
         for (origin, binary) in self.binaries() {
             let candidate = self.look(&kernel, origin, binary).await;
             match candidate.version {
-                Some(version) if origin == Origin::Given || candidate.suitability.allows(sockets) => {
+                Some(version) if candidate.is_given() || candidate.suitability.allows(sockets) => {
                     return Ok(Chosen { binary: candidate.binary, version, passed_over });
                 }
                 _ => passed_over.push(candidate),
             }
         }
         // Where nobody has looked at the tree, one that suits some trees is better than none.
-        let some = passed_over
-            .iter()
-            .position(|candidate| sockets == InetSockets::Unknown && candidate.suitability.allows(InetSockets::None));
-        if let Some((at, version)) = some.and_then(|at| Some((at, passed_over.get(at)?.version?))) {
-            let binary = passed_over.remove(at).binary;
-            return Ok(Chosen { binary, version, passed_over });
+        let suits_some = |candidate: &Candidate| candidate.suitability.allows(InetSockets::None);
+        let some = passed_over.iter().position(suits_some).filter(|_| sockets == InetSockets::Unknown);
+        match some.and_then(|at| Some((at, passed_over.get(at)?.version?))) {
+            Some((at, version)) => Ok(Chosen { binary: passed_over.remove(at).binary, version, passed_over }),
+            None => Err(Error::NoCriu { found: passed_over }),
         }
-        Err(Error::NoCriu { found: passed_over })
     }
 
     /// Keeps what a self-test said.
@@ -234,20 +232,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn without_one_that_suits_the_error_names_all_that_were_found() {
+        let scratch = tempfile::tempdir().expect("directory");
+        program(&scratch.path().join("bin/criu"), 0o755);
+        let kept = Kept::at(RuntimeDirectory::at(scratch.path().join("run")));
+        let mut search = Search::new(None, Some(scratch.path().join("bin").as_os_str())).keeping_in(kept);
+        search.places.retain(|(origin, _)| *origin == Origin::Path);
+        let error = search.choose(InetSockets::None).await.expect_err("none suits");
+        let text = error.to_string();
+        assert!(text.starts_with("no suitable CRIU: `") && text.contains("bin/criu` does not suit: "), "{text}");
+        assert!(error.hint().is_some());
+        search.places.clear();
+        let error = search.choose(InetSockets::None).await.expect_err("none is there");
+        assert_eq!(error.to_string(), "no suitable CRIU: none was found");
+    }
+
+    #[tokio::test]
     async fn a_program_that_is_no_criu_is_passed_over_with_its_reason() {
         let scratch = tempfile::tempdir().expect("directory");
         program(&scratch.path().join("bin/criu"), 0o755);
         let kept = Kept::at(RuntimeDirectory::at(scratch.path().join("run")));
         for given in [scratch.path().join("bin/criu"), scratch.path().join("absent")] {
             let search = Search::new(Some(given.clone()), None).keeping_in(kept.clone());
-            match search.choose(InetSockets::Unknown).await {
-                Err(Error::NoCriu { found }) => {
-                    assert_eq!(found.len(), 1);
-                    assert_eq!(found[0].binary, given);
-                    assert!(found[0].suitability.why().is_some_and(|why| !why.is_empty()));
-                }
-                other => panic!("{other:?}"),
-            }
+            let found = search.candidates().await.expect("candidates");
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].binary, given);
+            assert!(found[0].suitability.why().is_some_and(|why| !why.is_empty()));
+            assert!(matches!(search.choose(InetSockets::Unknown).await, Err(Error::NoCriu { .. })));
         }
     }
 }

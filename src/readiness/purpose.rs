@@ -150,6 +150,7 @@ impl Problems {
         };
         if let Suitability::Unsuitable { why } = &chosen.suitability {
             self.criu(format!("`{}` does not suit: {why}", chosen.binary.display()));
+            return;
         }
         // What really dumped and restored has no need to say that it could.
         let proven = chosen.verdict.as_ref().is_some_and(|verdict| verdict.suits);
@@ -163,7 +164,6 @@ impl Problems {
     fn tcp(&mut self, facts: &Facts) {
         if let Some(chosen) = facts.chosen() {
             if let Suitability::SuitsWithoutInet { why } = &chosen.suitability {
-                debug_assert!(!chosen.suitability.allows(InetSockets::Some));
                 self.criu(format!("`{}`: {why}", chosen.binary.display()));
             }
         }
@@ -222,15 +222,18 @@ impl Problems {
         }
     }
 
-    /// A feature that is needed. Where CRIU could not be asked there is a problem with CRIU already.
+    /// A feature that is needed. What a CRIU that does not suit says of the kernel is worth nothing, and it is a problem already.
     fn feature(&mut self, facts: &Facts, name: &str, without: &str, cure: &str) {
+        let asked = facts.chosen().filter(|chosen| chosen.suitability.allows(InetSockets::None));
+        if asked.is_none() {
+            return;
+        }
         match facts.feature(name) {
             Some(FeatureState::Present) => {}
             Some(FeatureState::Absent { why } | FeatureState::Unknown { why }) => {
                 let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
                 self.host(format!("the feature {name} is missing: {without}{why}"), Some(cure));
             }
-            None if facts.chosen.is_none() => {}
             None => self.criu(format!("CRIU does not know the feature {name}: {without}")),
         }
     }
@@ -340,6 +343,16 @@ mod tests {
             }),
             ["tcp"]
         );
+    }
+
+    #[test]
+    fn what_an_unsuitable_criu_says_of_the_kernel_is_not_repeated() {
+        let mut facts = good();
+        facts.criu[0].suitability = Suitability::Unsuitable { why: "its self-test failed".into() };
+        ["check", "uffd", "uffd-noncoop"].iter().for_each(|name| lose(&mut facts, name));
+        let verdict = Purpose::PostCopy.judge(&facts);
+        assert_eq!(verdict.problems.len(), 1, "{verdict:?}");
+        assert_eq!(verdict.problems[0].fault, Fault::Criu);
     }
 
     #[test]

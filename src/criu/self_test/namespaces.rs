@@ -1,7 +1,7 @@
 //! The process that makes the namespaces, and waits for PID 1 in them.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::sched::{CloneFlags, unshare};
@@ -31,8 +31,14 @@ fn start(binary: &Path) -> io::Result<ExitCode> {
         | CloneFlags::CLONE_NEWUTS;
     unshare(new)?;
     // The new PID namespace is for children only: this process is not in it.
-    let status = Command::new("/proc/self/exe").arg(HELPER_ARGUMENT).arg("trial").arg(binary).status()?;
+    let status = Command::new(own_path()?).arg(HELPER_ARGUMENT).arg("trial").arg(binary).status()?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(KILLED)))
+}
+
+/// This program, by its path. Through `/proc/self/exe` it would be run from a mount of the mount namespace that was left, which
+/// CRIU cannot dump.
+pub(super) fn own_path() -> io::Result<PathBuf> {
+    std::fs::read_link("/proc/self/exe")
 }
 
 /// A descriptor that came from crr's caller would come into the specimen, and CRIU would fail to dump it.

@@ -28,6 +28,7 @@ pub(super) fn run(address: &str) -> ExitCode {
 fn serve(address: &str) -> io::Result<()> {
     nix::unistd::setsid()?;
     let mut tcp = TcpStream::connect(address)?;
+    tcp.set_nodelay(true)?;
     let udp = UdpSocket::bind("127.0.0.1:0")?;
     udp.connect(udp.local_addr()?)?;
     let memory = (0..MEMORY).map(pattern).collect();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 
 use super::super::search::chain;
+use super::namespaces::own_path;
 use super::{HELPER_ARGUMENT, VerdictStep, say};
 use crate::error::Error;
 use crate::host::netlink;
@@ -93,7 +94,7 @@ fn prepare(binary: &Path) -> io::Result<PathBuf> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)?;
-    let (criu, own) = (binary.canonicalize()?, std::env::current_exe()?);
+    let (criu, own) = (binary.canonicalize()?, own_path()?);
     let hides = |place: &Path| criu.starts_with(place) || own.starts_with(place) || binary.starts_with(place);
     let place = PLACES.iter().map(Path::new).find(|place| place.is_dir() && !hides(place));
     let place = place.ok_or_else(|| io::Error::other("CRIU is in each directory that could be mounted over"))?;
@@ -109,13 +110,14 @@ impl Trial {
     fn begin(images: PathBuf, binary: &Path) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
-        let child = Command::new("/proc/self/exe")
+        let child = Command::new(own_path()?)
             .args([HELPER_ARGUMENT, "specimen", &address])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
         let (connection, _) = listener.accept()?;
+        connection.set_nodelay(true)?;
         connection.set_read_timeout(Some(PATIENCE))?;
         let connection = BufReader::new(connection);
         let mut trial = Self { images, binary: binary.to_path_buf(), child, connection };
