@@ -57,6 +57,10 @@ pub struct Circumstances {
     pub capabilities: Capabilities,
     /// The PID of this process.
     pub pid: i32,
+    /// Its real user ID.
+    pub user: u32,
+    /// Its real group ID.
+    pub group: u32,
     /// Whether an `iptables-restore` is there, which CRIU locks connections with unless told otherwise.
     pub iptables: bool,
 }
@@ -73,6 +77,8 @@ impl Circumstances {
             kernel: KernelRelease::parse(&release),
             capabilities: Capabilities(status.credentials.effective_capabilities),
             pid: i32::try_from(std::process::id()).unwrap_or(0),
+            user: status.credentials.uids[0],
+            group: status.credentials.gids[0],
             iptables: in_path("iptables-restore"),
         }
     }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use crate::process::{Descriptor, Extra, Kind, Task};
+use crate::process::{Descriptor, Extra, Kind, Task, Watch};
 
 use super::devices;
 use super::examine::{Examination, described};
 
 /// The kernel objects without a name that CRIU 4.2 can dump.
 const SUPPORTED: [&str; 7] = ["eventfd", "eventpoll", "inotify", "fanotify", "signalfd", "timerfd", "pidfd"];
+/// The clocks that a timerfd may have for CRIU.
+const CLOCKS: [i32; 3] = [libc::CLOCK_REALTIME, libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME];
 /// The flag of a pidfd that names a thread (PIDFD_THREAD).
 const PIDFD_THREAD: u32 = libc::O_EXCL as u32;
 
@@ -36,6 +38,14 @@ fn look_at(examination: &mut Examination<'_>, task: &Task, descriptor: &Descript
         Kind::Anonymous(name) => look_at_object(examination, task, descriptor, name),
         Kind::CharacterDevice => {
             let device = descriptor.status.map_or(0, |status| status.special_device);
+            if devices::is_tun(device) && !has_own_network(examination) {
+                examination.findings.will_not(
+                    "tun",
+                    task.pid(),
+                    format!("descriptor {fd} of {who} is {}, and the tree shares the machine's network", descriptor.path.display()),
+                    "start the tree in a network namespace of its own (unshare --net): CRIU saves tun devices only there",
+                );
+            }
             if !devices::is_supported(device) {
                 examination.findings.will_not(
                     "device",
@@ -68,8 +78,15 @@ fn look_at(examination: &mut Examination<'_>, task: &Task, descriptor: &Descript
             format!("descriptor {fd} of {who} is {}, of a kind that CRIU cannot save", descriptor.path.display()),
             "close it before the dump",
         ),
+        Kind::Pipe if descriptor.flags & libc::O_DIRECT as u32 != 0 => examination.findings.will_not(
+            "packet-pipe",
+            task.pid(),
+            format!("descriptor {fd} of {who} is a pipe in packet mode (O_DIRECT)"),
+            "let the program use a pipe without O_DIRECT, or a socket pair: CRIU cannot save such a pipe",
+        ),
+        Kind::Directory => look_at_process_directory(examination, task, descriptor),
         Kind::Namespace(kind) => look_at_namespace(examination, task, descriptor, kind),
-        Kind::Regular | Kind::Directory | Kind::Symlink | Kind::Fifo | Kind::Pipe | Kind::Socket | Kind::Memfd => {}
+        Kind::Regular | Kind::Symlink | Kind::Fifo | Kind::Pipe | Kind::Socket | Kind::Memfd => {}
     }
 }
 
@@ -123,6 +140,16 @@ fn look_at_object(examination: &mut Examination<'_>, task: &Task, descriptor: &D
             ),
             "close it before the dump, or dump a tree that has that process too",
         ),
+        (Extra::Timer(clock), _) if !CLOCKS.contains(clock) => examination.findings.will_not(
+            "alarm-timer",
+            task.pid(),
+            format!(
+                "descriptor {fd} of {} is a timer of clock {clock}, which can wake the machine from sleep",
+                described(task)
+            ),
+            "let the program use CLOCK_REALTIME, CLOCK_MONOTONIC or CLOCK_BOOTTIME: CRIU knows no other for timerfd",
+        ),
+        (Extra::Inotify(watches), _) => look_at_watches(examination, task, descriptor, watches),
         (Extra::Epoll(targets), _) => {
             let open: BTreeSet<u64> =
                 task.descriptors.iter().map(|other| other.status.map_or(other.inode, |status| status.inode)).collect();
@@ -144,6 +171,52 @@ fn look_at_object(examination: &mut Examination<'_>, task: &Task, descriptor: &D
         }
         _ => {}
     }
+}
+
+/// A watch on a file that has no handle: CRIU finds it by nothing else.
+fn look_at_watches(examination: &mut Examination<'_>, task: &Task, descriptor: &Descriptor, watches: &[Watch]) {
+    let mounts = examination.tree.mounts.get(&task.namespaces.mnt);
+    let on_proc = |watch: &&Watch| {
+        mounts
+            .is_some_and(|mounts| mounts.iter().any(|mount| mount.device == watch.device && mount.filesystem == "proc"))
+    };
+    if watches.iter().any(|watch| on_proc(&watch)) {
+        examination.findings.will_not(
+            "watch-on-proc",
+            task.pid(),
+            format!("descriptor {} of {} watches a file of /proc (inotify)", descriptor.fd, described(task)),
+            "let the program take the watch away: CRIU cannot find that file again",
+        );
+    }
+}
+
+/// `/proc/N` itself, held open: CRIU 4.2 records a path that it cannot open again.
+fn look_at_process_directory(examination: &mut Examination<'_>, task: &Task, descriptor: &Descriptor) {
+    let of_process = descriptor.path.strip_prefix("/proc").ok().and_then(|rest| rest.to_str()?.parse::<u32>().ok());
+    let live = of_process.is_some() && !descriptor.deleted;
+    if live && filesystem(examination, descriptor) == Some("proc") {
+        examination.findings.warn(
+            "process-directory",
+            task.pid(),
+            format!(
+                "descriptor {} of {} is the directory {}",
+                descriptor.fd,
+                described(task),
+                descriptor.path.display()
+            ),
+            "the dump passes, but CRIU cannot open that directory at the restore: let the program close it",
+        );
+    }
+}
+
+fn filesystem<'a>(examination: &Examination<'a>, descriptor: &Descriptor) -> Option<&'a str> {
+    let mut mounts = examination.tree.mounts.values().flatten();
+    mounts.find(|mount| mount.id == descriptor.mount).map(|mount| mount.filesystem.as_str())
+}
+
+fn has_own_network(examination: &Examination<'_>) -> bool {
+    let (own, root) = (examination.tree.own_namespaces.net, examination.tree.root().namespaces.net);
+    own != 0 && root != 0 && own != root
 }
 
 fn look_at_namespace(examination: &mut Examination<'_>, task: &Task, descriptor: &Descriptor, kind: &str) {

@@ -18,9 +18,14 @@ pub(super) fn is_supported(device: u64) -> bool {
     }
 }
 
+/// Whether it is /dev/net/tun.
+pub(super) fn is_tun(device: u64) -> bool {
+    (major(device), minor(device)) == (10, 200)
+}
+
 /// Whether an open character device is dumped as a path, like a regular file.
 pub(super) fn is_dumped_by_path(device: u64) -> bool {
-    is_supported(device) && !(major(device) == 10 && minor(device) == 200)
+    is_supported(device) && !is_tun(device)
 }
 
 /// What to do about a device, by what it is.

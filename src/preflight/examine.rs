@@ -1,7 +1,7 @@
 //! The examination: every rule, applied to one tree.
 
 use crate::Result;
-use crate::process::{Family, Task, Tree};
+use crate::process::{Family, Holders, Task, Tree};
 use crate::request::DumpSwitch;
 
 use super::circumstances::Circumstances;
@@ -9,13 +9,15 @@ use super::findings::Findings;
 use super::intent::Intent;
 use super::needs::{Need, Needs};
 use super::report::{Choice, Connection, Finding, Level, Report, TaskSummary, TreeSummary, Verdict};
-use super::{descriptors, files, locks, memory, namespaces, room, sessions, sockets, tasks, terminals};
+use super::{descriptors, files, locks, memory, namespaces, outside, room, sessions, sockets, tasks, terminals};
 
 /// An examination in progress.
 pub(super) struct Examination<'a> {
     pub(super) tree: &'a Tree,
     pub(super) intent: &'a Intent,
     pub(super) circumstances: &'a Circumstances,
+    /// Who outside has what of the tree's open.
+    pub(super) holders: Holders,
     pub(super) findings: Findings,
     pub(super) needs: Needs,
     pub(super) connections: Vec<Connection>,
@@ -40,6 +42,7 @@ pub fn examine_tree(tree: &Tree, intent: &Intent, circumstances: &Circumstances)
         tree,
         intent,
         circumstances,
+        holders: outside::holders(tree),
         findings: Findings::default(),
         needs: Needs::default(),
         connections: Vec::new(),
@@ -54,6 +57,7 @@ pub fn examine_tree(tree: &Tree, intent: &Intent, circumstances: &Circumstances)
     files::look(&mut examination);
     memory::look(&mut examination);
     sockets::look(&mut examination);
+    outside::look(&mut examination);
     let (estimated_image_bytes, available_bytes) = room::look(&mut examination);
     examination.finish(estimated_image_bytes, available_bytes)
 }

@@ -43,6 +43,7 @@ pub(super) fn look(examination: &mut Examination<'_>) {
         for descriptor in &task.descriptors {
             look_at_descriptor(examination, task, descriptor, &views, &hidden, &mut seen, &mut ghosts);
         }
+        look_at_program(examination, task);
         let places = [
             ("its program", &task.program),
             ("its working directory", &task.directory),
@@ -161,6 +162,9 @@ fn look_at_place(
     ghosts: &mut BTreeMap<(u64, u64), Ghost>,
 ) {
     let Some(status) = place.status else { return };
+    if !is_mounted(examination, task, by, &place.path, &status) {
+        return;
+    }
     let filesystem = filesystem_of(examination, task, &place.path);
     let held = Held {
         pid: task.pid(),
@@ -185,15 +189,8 @@ fn look_at_mapping(
     // The table of mappings has the device that the filesystem calls its own, which overlayfs and btrfs show to nobody
     // else; the link of the mapping leads to the file itself.
     let link = format!("/proc/{}/map_files/{:x}-{:x}", task.pid(), mapping.start, mapping.end);
-    let Some(view) = views.get(&task.namespaces.mnt) else { return };
-    if mapping.kind == MappingKind::File {
-        let found = FileStatus::read(&below(view, &mapping.path));
-        if found.is_ok_and(|found| (found.device, found.inode) == (mapping.device, mapping.inode)) {
-            return;
-        }
-    }
     let Ok(status) = FileStatus::read(Path::new(&link)) else { return };
-    if status.file_type() != libc::S_IFREG {
+    if status.file_type() != libc::S_IFREG || !is_mounted(examination, task, "a mapping", &mapping.path, &status) {
         return;
     }
     let filesystem = filesystem_of(examination, task, &mapping.path);
@@ -207,6 +204,37 @@ fn look_at_mapping(
         namespace: task.namespaces.mnt,
     };
     look_at_held(examination, task, &held, views, seen, ghosts);
+}
+
+/// Whether the mount that a file was found on is one of the tree's; says so if not.
+fn is_mounted(examination: &mut Examination<'_>, task: &Task, by: &str, path: &Path, status: &FileStatus) -> bool {
+    // Memory without a name is on a mount of the kernel's own.
+    if status.mount <= 0 || is_memfd(path) || mount_by_id(examination, status.mount).is_some() {
+        return true;
+    }
+    examination.findings.will_not(
+        "other-mount-namespace",
+        task.pid(),
+        format!("{} ({by} of {}) is on a mount that the tree does not have", path.display(), described(task)),
+        "start the program from within the mount namespace that it is to live in",
+    );
+    false
+}
+
+/// A program that was started from memory has no file that could be opened at the restore.
+fn look_at_program(examination: &mut Examination<'_>, task: &Task) {
+    let Some(program) = task.program.as_ref().filter(|program| is_memfd(&program.path)) else { return };
+    examination.findings.warn(
+        "program-in-memory",
+        task.pid(),
+        format!("{} runs a program from memory ({})", described(task), program.path.display()),
+        "the dump passes, but CRIU cannot restore it: start the program from a file",
+    );
+}
+
+/// `/memfd:name` is one component, which `starts_with` compares whole.
+fn is_memfd(path: &Path) -> bool {
+    path.to_string_lossy().starts_with("/memfd:")
 }
 
 fn filesystem_of(examination: &Examination<'_>, task: &Task, path: &Path) -> String {
@@ -228,7 +256,7 @@ fn look_at_held(
     ghosts: &mut BTreeMap<(u64, u64), Ghost>,
 ) {
     // The files of /proc follow the processes; those of a terminal are made by the kernel.
-    if matches!(held.filesystem, "proc" | "devpts") {
+    if matches!(held.filesystem, "proc" | "devpts") || is_memfd(held.path) {
         return;
     }
     let FileStatus { device, inode, links, .. } = held.status;

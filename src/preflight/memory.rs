@@ -9,6 +9,14 @@ use super::examine::{Examination, described};
 
 pub(super) fn look(examination: &mut Examination<'_>) {
     for task in &examination.tree.tasks {
+        if task.status.has_memory && task.memory.mappings > 0 && !task.memory.has_vdso {
+            examination.findings.warn(
+                "no-vdso",
+                task.pid(),
+                format!("{} has unmapped the page of the kernel's fast system calls (the vDSO)", described(task)),
+                "the dump passes, but CRIU cannot restore it",
+            );
+        }
         for mapping in &task.memory.notable {
             look_at(examination, task, mapping);
         }

@@ -23,6 +23,7 @@ mod locks;
 mod memory;
 mod namespaces;
 mod needs;
+mod outside;
 mod peers;
 mod report;
 mod room;

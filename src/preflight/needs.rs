@@ -120,7 +120,6 @@ impl Needs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::ImageDirectory;
 
     fn need() -> Need {
         Need { pids: vec![7], why: "a reason".into() }
@@ -143,8 +142,7 @@ mod tests {
             "--shell-job --ext-unix-sk --file-locks --link-remap --tcp-close --ghost-limit 2097152 --network-lock nftables \
              --external unix[42]"
         );
-        let directory = std::fs::File::open("/").expect("the root directory");
-        let mut options = DumpOptions::new(7, ImageDirectory::new(directory.into()));
+        let mut options = DumpOptions::new(7);
         needs.apply(&mut options);
         needs.apply(&mut options);
         let words: Vec<&str> = options.switches.iter().map(|switch| switch.word()).collect();
@@ -161,8 +159,7 @@ mod tests {
 
     #[test]
     fn a_choice_of_the_user_is_kept() {
-        let directory = std::fs::File::open("/").expect("the root directory");
-        let mut options = DumpOptions::new(7, ImageDirectory::new(directory.into()));
+        let mut options = DumpOptions::new(7);
         options.tcp = Tcp::Established;
         Needs { tcp_close: Some(need()), ..Needs::default() }.apply(&mut options);
         assert_eq!(options.tcp, Tcp::Established);

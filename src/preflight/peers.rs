@@ -1,8 +1,9 @@
 //! Pipes and unix sockets whose other end is outside the tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use crate::process::{Descriptor, Holder, Holders, Kind, Socket, Task, UnixKind, UnixSocket};
+use crate::process::{Descriptor, Family, FileStatus, Holder, Kind, Socket, Task, Tree, UnixKind, UnixSocket};
 use crate::request::DumpSwitch;
 
 use super::examine::{Examination, described, lacks, need};
@@ -14,65 +15,89 @@ const LISTENING: u8 = 10;
 /// Shut for reading and writing.
 const SHUT: u8 = 3;
 
-/// Examines the unix sockets and pipes together: one search finds who has the other ends.
-pub(super) fn look(examination: &mut Examination<'_>, unix: &[&Socket]) {
+/// Examines the pipes and unix sockets, and what of them is open outside as well.
+pub(super) fn look(examination: &mut Examination<'_>) {
     let tree = examination.tree;
-    let pipes = pipes_with_one_end(examination);
-    let mut wanted: BTreeSet<u64> = pipes.keys().copied().collect();
-    wanted.extend(unix.iter().filter_map(|socket| {
-        let peer = socket.unix.as_ref()?.peer;
-        (peer != 0 && !tree.sockets.contains_key(&peer)).then_some(peer)
-    }));
-    let holders = if wanted.is_empty() {
-        Holders::default()
-    } else {
-        Holders::search(|pid| tree.has(pid), |inode| wanted.contains(&inode))
-    };
-    for (inode, (task, descriptor)) in &pipes {
-        look_at_pipe(examination, task, descriptor, holders.of(*inode));
-    }
-    for socket in unix {
-        look_at_unix(examination, socket, &holders);
-    }
-}
-
-/// Pipes that the tree can only read or only write.
-fn pipes_with_one_end<'a>(examination: &Examination<'a>) -> BTreeMap<u64, (&'a Task, &'a Descriptor)> {
-    let mut ends: BTreeMap<u64, (bool, bool, &Task, &Descriptor)> = BTreeMap::new();
-    for task in &examination.tree.tasks {
-        for descriptor in task.descriptors.iter().filter(|descriptor| descriptor.kind == Kind::Pipe) {
-            let end = ends.entry(descriptor.inode).or_insert((false, false, task, descriptor));
-            end.0 |= descriptor.reads();
-            end.1 |= descriptor.writes();
+    for (inode, pipe) in pipes(tree) {
+        if let Some(holder) = examination.holders.of(inode).first().cloned() {
+            look_at_pipe(examination, &pipe, &holder);
         }
     }
-    ends.into_iter()
-        .filter(|(_, (reads, writes, ..))| !(*reads && *writes))
-        .map(|(inode, (_, _, task, descriptor))| (inode, (task, descriptor)))
-        .collect()
+    for socket in tree.sockets.values() {
+        if let Some(holder) = examination.holders.of(socket.inode).first().cloned() {
+            look_at_shared(examination, socket, &holder);
+        }
+        if socket.family == Family::Unix {
+            look_at_unix(examination, socket);
+        }
+    }
 }
 
-fn look_at_pipe(examination: &mut Examination<'_>, task: &Task, descriptor: &Descriptor, holders: &[Holder]) {
-    let reads = descriptor.reads();
-    let Some(holder) = holders.iter().find(|holder| if reads { holder.writes } else { holder.reads }) else { return };
-    let (does, other) = if reads { ("reads from", "written") } else { ("writes to", "read") };
+/// A pipe of the tree, and which of its ends the tree has.
+struct Pipe<'a> {
+    task: &'a Task,
+    descriptor: &'a Descriptor,
+    reads: bool,
+    writes: bool,
+}
+
+fn pipes(tree: &Tree) -> BTreeMap<u64, Pipe<'_>> {
+    let mut pipes: BTreeMap<u64, Pipe<'_>> = BTreeMap::new();
+    for task in &tree.tasks {
+        for descriptor in task.descriptors.iter().filter(|descriptor| descriptor.kind == Kind::Pipe) {
+            let pipe = pipes.entry(descriptor.inode).or_insert(Pipe { task, descriptor, reads: false, writes: false });
+            pipe.reads |= descriptor.reads();
+            pipe.writes |= descriptor.writes();
+        }
+    }
+    pipes
+}
+
+fn look_at_pipe(examination: &mut Examination<'_>, pipe: &Pipe<'_>, holder: &Holder) {
+    let does = match (pipe.reads, pipe.writes) {
+        (true, true) => "has both ends of",
+        (true, false) => "reads from",
+        _ => "writes to",
+    };
+    let other = match (holder.reads, holder.writes) {
+        (true, true) => "has open as well",
+        (true, false) => "reads from",
+        _ => "writes to",
+    };
     examination.findings.warn(
         "pipe-outside",
-        task.pid(),
+        pipe.task.pid(),
         format!(
-            "descriptor {} of {} {does} the pipe {}, which is {other} by process {} ({}) outside the tree",
-            descriptor.fd,
-            described(task),
-            descriptor.path.display(),
+            "{} {does} the pipe {} (descriptor {}), which process {} ({}) outside the tree {other}",
+            described(pipe.task),
+            pipe.descriptor.path.display(),
+            pipe.descriptor.fd,
             holder.pid,
             holder.comm
         ),
-        "the dump passes, but after the restore it is a new pipe that nobody else has: dump a tree that has both, redirect to a \
-         file, or hand over a pipe at the restore with --inherit-fd",
+        "the dump passes, but after the restore it is a new pipe that nobody outside has: dump a tree that has both ends, redirect \
+         to a file, or hand over a pipe at the restore with --inherit-fd",
     );
 }
 
-fn look_at_unix(examination: &mut Examination<'_>, socket: &Socket, holders: &Holders) {
+/// A descriptor that came by fork: both have the very same socket.
+fn look_at_shared(examination: &mut Examination<'_>, socket: &Socket, holder: &Holder) {
+    let who = examination.name(socket.pid);
+    let address =
+        socket.local.filter(|address| address.port() != 0).map_or_else(String::new, |address| format!(" at {address}"));
+    examination.findings.warn(
+        "socket-outside",
+        socket.pid,
+        format!(
+            "descriptor {} of {who} is a socket{address} that process {} ({}) outside the tree has open as well",
+            socket.fd, holder.pid, holder.comm
+        ),
+        "the dump passes, but the restore makes a socket of its own, and cannot where the address is still taken: dump a tree that \
+         has both, or let that process close it",
+    );
+}
+
+fn look_at_unix(examination: &mut Examination<'_>, socket: &Socket) {
     let tree = examination.tree;
     let who = examination.name(socket.pid);
     let place = format!("descriptor {} of {who}", socket.fd);
@@ -104,7 +129,7 @@ fn look_at_unix(examination: &mut Examination<'_>, socket: &Socket, holders: &Ho
     } else if let Some(peer) = tree.sockets.get(&unix.peer).and_then(|peer| peer.unix.as_ref()) {
         check_reachable(examination, socket, unix, peer, &place);
     } else {
-        look_at_outside(examination, socket, unix, kind, &place, holders.of(unix.peer));
+        look_at_outside(examination, socket, unix, kind, &place);
     }
 }
 
@@ -159,19 +184,12 @@ fn check_reachable(
     }
 }
 
-fn look_at_outside(
-    examination: &mut Examination<'_>,
-    socket: &Socket,
-    unix: &UnixSocket,
-    kind: UnixKind,
-    place: &str,
-    holders: &[Holder],
-) {
+fn look_at_outside(examination: &mut Examination<'_>, socket: &Socket, unix: &UnixSocket, kind: UnixKind, place: &str) {
     let external = format!("unix[{}]", socket.inode);
     if examination.intent.has_external(&external) {
         return;
     }
-    let whom = match holders.first() {
+    let whom = match examination.holders.of(unix.peer).first() {
         Some(holder) => format!("process {} ({})", holder.pid, holder.comm),
         None => "a process".into(),
     };
@@ -184,6 +202,9 @@ fn look_at_outside(
         );
         return;
     };
+    if let Some(path) = peer.path().filter(|path| path.is_absolute()) {
+        look_at_path(examination, socket, place, &path, &whom);
+    }
     let known = peer.name.as_deref().map(known_service);
     let name = peer.name.as_deref().map(display_name);
     match (kind, name) {
@@ -232,6 +253,22 @@ fn look_at_outside(
             "dump a tree that has both ends (a common ancestor), or start the program without that socket: \
              crr run starts it with no inherited descriptors",
         ),
+    }
+}
+
+/// The restore connects by name: a name that is gone leads nowhere.
+fn look_at_path(examination: &mut Examination<'_>, socket: &Socket, place: &str, path: &Path, whom: &str) {
+    let task = examination.tree.task(socket.pid);
+    let own = task.is_none_or(|task| task.namespaces.mnt == examination.tree.own_namespaces.mnt);
+    let view = if own { PathBuf::from("/") } else { PathBuf::from(format!("/proc/{}/root", socket.pid)) };
+    let seen = FileStatus::read(&view.join(path.strip_prefix("/").unwrap_or(path)));
+    if !seen.is_ok_and(|status| status.file_type() == libc::S_IFSOCK) {
+        examination.findings.warn(
+            "unix-peer-name-gone",
+            socket.pid,
+            format!("{place} is connected to {} of {whom} outside the tree, and that file is gone", path.display()),
+            "the dump passes, but the restore cannot connect again: restart the server or link the name again first",
+        );
     }
 }
 

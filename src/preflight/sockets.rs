@@ -38,8 +38,7 @@ pub(super) fn look(examination: &mut Examination<'_>) {
     }
     look_at_connections(examination, &closed);
     look_at_lock(examination);
-    let unix: Vec<&Socket> = sockets.into_iter().filter(|socket| socket.family == Family::Unix).collect();
-    peers::look(examination, &unix);
+    peers::look(examination);
 }
 
 fn place(examination: &Examination<'_>, socket: &Socket) -> String {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::process::{Stat, Task, Thread, Tree};
+use crate::process::{Credentials, Stat, Task, Thread, Tree};
 
 use super::circumstances::Capabilities;
 use super::examine::{Examination, described};
@@ -104,6 +104,7 @@ fn look_at_task(examination: &mut Examination<'_>, task: &Task) {
         deadline(examination, pid, described(task));
     }
     look_at_credentials(examination, task);
+    look_at_shared(examination, task);
 }
 
 fn deadline(examination: &mut Examination<'_>, pid: i32, who: String) {
@@ -115,19 +116,65 @@ fn deadline(examination: &mut Examination<'_>, pid: i32, who: String) {
     );
 }
 
-/// Without CAP_SYS_RESOURCE the restorer cannot give back a hard limit above its own.
+/// Without CAP_SYS_RESOURCE the kernel shows nobody the limits (prlimit) of a task of another user: CRIU's dump ends there.
 fn look_at_credentials(examination: &mut Examination<'_>, task: &Task) {
-    if examination.circumstances.capabilities.has(Capabilities::SYS_RESOURCE) || task.is_zombie() {
+    let circumstances = examination.circumstances;
+    if circumstances.capabilities.has(Capabilities::SYS_RESOURCE) || task.is_zombie() {
         return;
     }
-    let held = task.status.credentials.effective_capabilities;
-    if Capabilities(held).has(Capabilities::SYS_RESOURCE) {
+    let Credentials { uids, gids, effective_capabilities, .. } = &task.status.credentials;
+    // The filesystem IDs, the last ones, do not count.
+    if uids[..3].iter().any(|uid| *uid != circumstances.user) || gids[..3].iter().any(|gid| *gid != circumstances.group)
+    {
+        examination.findings.will_not(
+            "other-user",
+            task.pid(),
+            format!(
+                "{} runs as user {} and group {}, and crr has no CAP_SYS_RESOURCE",
+                described(task),
+                ids(uids),
+                ids(gids)
+            ),
+            "run crr with CAP_SYS_RESOURCE, as root normally has it: this machine or container withholds it",
+        );
+    }
+    let tree = examination.tree;
+    let same_users = task.namespaces.user == tree.own_namespaces.user;
+    if same_users && Capabilities(*effective_capabilities).has(Capabilities::SYS_RESOURCE) {
         examination.findings.warn(
             "sys-resource",
             task.pid(),
             format!("{} has the capability CAP_SYS_RESOURCE, which crr lacks", described(task)),
             "restore it where crr has that capability",
         );
+    }
+}
+
+/// `0`, or `0/1000/1000` where real, effective and saved differ.
+fn ids(ids: &[u32; 4]) -> String {
+    if ids[..3].iter().all(|id| *id == ids[0]) {
+        ids[0].to_string()
+    } else {
+        format!("{}/{}/{}", ids[0], ids[1], ids[2])
+    }
+}
+
+/// Processes that share what only threads of one process share for CRIU.
+fn look_at_shared(examination: &mut Examination<'_>, task: &Task) {
+    let shared = [
+        (task.shares_memory_with, "shared-memory-space", "its address space (CLONE_VM, or vfork)"),
+        (task.shares_directory_with, "shared-directory", "its working directory and umask (CLONE_FS)"),
+    ];
+    for (other, id, what) in shared {
+        if let Some(other) = other {
+            let what = format!("{} shares {what} with {}", described(task), examination.name(other));
+            examination.findings.will_not(
+                id,
+                task.pid(),
+                what,
+                "CRIU can save that of threads only: wait until one of them has started another program",
+            );
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Terminals that a tree uses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use crate::process::{Descriptor, Extra, Kind, Task};
 use crate::request::DumpSwitch;
@@ -124,8 +125,9 @@ fn look_for_slaves_elsewhere(
             .iter()
             .find(|task| task.descriptors.iter().any(|descriptor| descriptor.extra == Extra::PtyMaster(*index)));
         let Some(holder) = holder else { continue };
-        let path = format!("/dev/pts/{index}");
-        if let Some(user) = somebody_outside_with(examination, &path) {
+        let path = PathBuf::from(format!("/dev/pts/{index}"));
+        if let Some(user) = examination.holders.of_path(&path).first().cloned() {
+            let (path, user) = (path.display(), format!("process {} ({})", user.pid, user.comm));
             examination.findings.warn(
                 "terminal-used-outside",
                 holder.pid(),
@@ -134,23 +136,6 @@ fn look_for_slaves_elsewhere(
             );
         }
     }
-}
-
-fn somebody_outside_with(examination: &Examination<'_>, path: &str) -> Option<String> {
-    let processes = std::fs::read_dir("/proc").ok()?;
-    for entry in processes.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        if examination.tree.has(pid) {
-            continue;
-        }
-        let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else { continue };
-        for descriptor in descriptors.flatten() {
-            if std::fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == path) {
-                return Some(super::sessions::outsider(pid));
-            }
-        }
-    }
-    None
 }
 
 #[cfg(test)]

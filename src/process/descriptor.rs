@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::lines::{Lines, decimal, hexadecimal, words};
+use super::mount::device_number;
 use super::namespace::parse_link;
 
 /// What a descriptor refers to.
@@ -44,6 +45,8 @@ pub struct FileStatus {
     pub device: u64,
     /// The file.
     pub inode: u64,
+    /// The mount that it was found on.
+    pub mount: i32,
     /// The device that a device file names.
     pub special_device: u64,
     /// Type and permissions.
@@ -59,32 +62,32 @@ pub struct FileStatus {
 impl FileStatus {
     /// The status of the file that `path` leads to, through the magic links of /proc as well.
     pub fn read(path: &Path) -> io::Result<Self> {
-        nix::sys::stat::stat(path).map(|status| Self::from(&status)).map_err(io::Error::from)
+        Self::ask(path, false)
     }
 
     /// The status of `path` itself, if it is a symbolic link.
     pub fn read_link(path: &Path) -> io::Result<Self> {
-        nix::sys::stat::lstat(path).map(|status| Self::from(&status)).map_err(io::Error::from)
+        Self::ask(path, true)
+    }
+
+    fn ask(path: &Path, itself: bool) -> io::Result<Self> {
+        let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+        let found = super::foreign::status(&path, itself)?;
+        Ok(Self {
+            device: device_number(found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            mount: i32::try_from(found.stx_mnt_id).unwrap_or(-1),
+            special_device: device_number(found.stx_rdev_major, found.stx_rdev_minor),
+            mode: found.stx_mode.into(),
+            links: found.stx_nlink.into(),
+            size_bytes: found.stx_size,
+            allocated_bytes: found.stx_blocks.saturating_mul(512),
+        })
     }
 
     /// The file type bits of the mode.
     pub fn file_type(&self) -> u32 {
         self.mode & libc::S_IFMT
-    }
-}
-
-#[allow(clippy::unnecessary_cast)]
-impl From<&nix::sys::stat::FileStat> for FileStatus {
-    fn from(status: &nix::sys::stat::FileStat) -> Self {
-        Self {
-            device: status.st_dev as u64,
-            inode: status.st_ino as u64,
-            special_device: status.st_rdev as u64,
-            mode: status.st_mode as u32,
-            links: status.st_nlink as u64,
-            size_bytes: u64::try_from(status.st_size).unwrap_or(0),
-            allocated_bytes: u64::try_from(status.st_blocks).unwrap_or(0).saturating_mul(512),
-        }
     }
 }
 
@@ -128,7 +131,7 @@ pub struct EpollTarget {
 pub struct Watch {
     /// The inode.
     pub inode: u64,
-    /// The device in the kernel's own encoding.
+    /// The device, as `stat` gives it.
     pub device: u64,
 }
 
@@ -148,8 +151,8 @@ pub enum Extra {
     Pidfd(i32),
     /// The number of the pseudo-terminal that this master belongs to.
     PtyMaster(u32),
-    /// The type of a BPF map.
-    BpfMap(u32),
+    /// The clock of a timer.
+    Timer(i32),
 }
 
 /// One open descriptor.
@@ -285,7 +288,7 @@ impl Descriptor {
             }
             b"Pid" => self.extra = Extra::Pidfd(decimal(value).unwrap_or(-1)),
             b"tty-index" => self.extra = decimal(value).map_or(Extra::None, Extra::PtyMaster),
-            b"map_type" => self.extra = decimal(value).map_or(Extra::None, Extra::BpfMap),
+            b"clockid" => self.extra = decimal(value).map_or(Extra::None, Extra::Timer),
             _ => self.take_watch(line),
         }
     }
@@ -293,7 +296,10 @@ impl Descriptor {
     /// `inotify wd:1 ino:9e7e sdev:800013 mask:800afce …` and `fanotify ino:… sdev:… …`.
     fn take_watch(&mut self, line: &[u8]) {
         if line.starts_with(b"inotify wd:") {
-            let watch = Watch { inode: keyed(line, b"ino:").unwrap_or(0), device: keyed(line, b"sdev:").unwrap_or(0) };
+            // The kernel prints its own form of a device number, with 20 bits for the minor.
+            let device = keyed(line, b"sdev:").unwrap_or(0);
+            let device = device_number((device >> 20) as u32 & 0xfff, device as u32 & 0xf_ffff);
+            let watch = Watch { inode: keyed(line, b"ino:").unwrap_or(0), device };
             match &mut self.extra {
                 Extra::Inotify(watches) => watches.push(watch),
                 extra => *extra = Extra::Inotify(vec![watch]),
@@ -411,12 +417,12 @@ mod tests {
             ),
             (
                 "inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:7e9e0000640d1b6d",
-                Extra::Inotify(vec![Watch { inode: 0x9e7e, device: 0x80_0013 }]),
+                Extra::Inotify(vec![Watch { inode: 0x9e7e, device: device_number(8, 0x13) }]),
             ),
             ("fanotify flags:10 event-flags:0\nfanotify ino:4f969 sdev:800013 mflags:0 mask:3b", Extra::Fanotify(1)),
             ("Pid:\t812\nNSpid:\t812", Extra::Pidfd(812)),
             ("tty-index:\t4", Extra::PtyMaster(4)),
-            ("map_type:\t1\nkey_size:\t4", Extra::BpfMap(1)),
+            ("clockid: 9\nticks: 0", Extra::Timer(9)),
             ("eventfd-count: 0", Extra::None),
         ];
         for (fdinfo, extra) in table {

@@ -45,6 +45,37 @@ pub(super) fn integer_option(socket: impl AsFd, level: i32, name: i32) -> io::Re
     socket_option::<4>(socket, level, name).map(|(value, _)| i32::from_ne_bytes(value))
 }
 
+/// What two processes can have in common (kcmp(2)).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Common {
+    /// The address space.
+    Memory = 1,
+    /// The working directory, root and umask.
+    Directories = 3,
+}
+
+/// Whether processes `one` and `other` have the same `common` object of the kernel; `false` when one of them is gone.
+pub(super) fn share(one: i32, other: i32, common: Common) -> bool {
+    // SAFETY: kcmp takes five integers and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, one, other, common as libc::c_int, 0, 0) };
+    result == 0
+}
+
+/// `statx` of `path`, following links, those of /proc as well; of `path` itself when it is a link and `itself` is set.
+pub(super) fn status(path: &std::ffi::CStr, itself: bool) -> io::Result<libc::statx> {
+    let flags = if itself { libc::AT_SYMLINK_NOFOLLOW } else { 0 } | libc::AT_STATX_DONT_SYNC;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` is a string with its NUL, and `found` is writable for the structure that the kernel fills in.
+    let result = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, mask, found.as_mut_ptr()) };
+    if result == 0 {
+        // SAFETY: statx is plain old data of which every bit pattern, zeroes included, is a value.
+        Ok(unsafe { found.assume_init() })
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +88,15 @@ mod tests {
         assert_ne!(twin.as_raw_fd(), listener.as_raw_fd());
         assert_eq!(integer_option(&twin, libc::SOL_SOCKET, libc::SO_DOMAIN).expect("its family"), libc::AF_INET);
         assert_eq!(integer_option(&twin, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).expect("its state"), 1);
+    }
+
+    #[test]
+    fn a_process_shares_its_memory_with_itself_and_not_with_its_parent() {
+        let own = std::process::id() as i32;
+        let parent = nix::unistd::getppid().as_raw();
+        assert!(share(own, own, Common::Memory) && share(own, own, Common::Directories));
+        assert!(!share(own, parent, Common::Memory));
+        assert!(!share(own, i32::MAX, Common::Memory));
     }
 
     #[test]

@@ -139,12 +139,27 @@ pub struct Memory {
     pub notable: Vec<Mapping>,
     /// Shared memory it maps.
     pub segments: Vec<Segment>,
+    /// Whether it has the kernel's vDSO.
+    pub has_vdso: bool,
 }
 
 impl Memory {
+    /// Reads the memory of process `pid`.
+    ///
+    /// # Errors
+    /// What the system says when /proc/PID/maps cannot be read.
+    pub fn read(pid: i32) -> std::io::Result<Self> {
+        let mut memory = Self::default();
+        super::lines::Lines::new().each(format!("/proc/{pid}/maps"), |line| {
+            memory.take(line);
+        })?;
+        Ok(memory)
+    }
+
     /// Takes one line of /proc/PID/maps, and gives back the mapping of a plain file.
     pub(super) fn take(&mut self, line: &[u8]) -> Option<Mapping> {
         self.mappings = self.mappings.saturating_add(1);
+        self.has_vdso |= line.ends_with(b"[vdso]");
         let mapping = Mapping::parse(line)?;
         if matches!(mapping.kind, MappingKind::SysV | MappingKind::Memfd | MappingKind::SharedAnonymous)
             && mapping.shared

@@ -24,7 +24,7 @@ mod unix_diag;
 
 pub use aftermath::{Aftermath, Expected, PARASITE, has_parasite};
 pub use descriptor::{Descriptor, EpollTarget, Extra, FileStatus, Kind, Lock, LockKind, Watch};
-pub use holder::{Holder, Holders};
+pub use holder::{Holder, Holders, Wanted};
 pub use mapping::{Mapping, MappingKind, Memory, Segment};
 pub use mount::Mount;
 pub use namespace::Namespaces;

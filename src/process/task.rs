@@ -59,6 +59,10 @@ pub struct Task {
     pub threads: Vec<Thread>,
     /// Its namespaces.
     pub namespaces: Namespaces,
+    /// Another task of the tree with the same address space (CLONE_VM without CLONE_THREAD, or vfork).
+    pub shares_memory_with: Option<i32>,
+    /// Another task of the tree with the same working directory, root and umask (CLONE_FS).
+    pub shares_directory_with: Option<i32>,
     /// Its open descriptors. Empty of a zombie.
     pub descriptors: Vec<Descriptor>,
     /// Whether the descriptors could not be read for lack of permission.
@@ -86,18 +90,20 @@ impl Task {
         matches!(self.stat.state, 'Z' | 'X')
     }
 
-    /// Reads task `pid`; `None` when it is gone. `file` takes each plain file it maps.
-    pub(super) fn read(pid: i32, lines: &mut Lines, mut file: impl FnMut(Mapping)) -> Option<Self> {
+    /// Reads task `pid`; `None` when it is gone. `file` takes each plain file it maps, with the mount
+    /// namespace of the task.
+    pub(super) fn read(pid: i32, lines: &mut Lines, mut file: impl FnMut(u64, Mapping)) -> Option<Self> {
         let directory = PathBuf::from(format!("/proc/{pid}"));
         let stat = Stat::parse(lines.whole(directory.join("stat")).ok()?)?;
         let status = read_status(&directory.join("status"), lines)?;
         let threads = if stat.threads > 1 { read_threads(&directory, pid, lines) } else { Vec::new() };
+        let namespaces = Namespaces::read(&directory.join("ns"));
         let mut memory = Memory::default();
         if status.has_memory {
             // A task that has just ended has no lines; one that ends now has fewer. Neither is an error.
             let _ = lines.each(directory.join("maps"), |line| {
                 if let Some(mapping) = memory.take(line) {
-                    file(mapping);
+                    file(namespaces.mnt, mapping);
                 }
             });
         }
@@ -108,7 +114,9 @@ impl Task {
         let mut cgroups = Vec::new();
         let _ = lines.each(directory.join("cgroup"), |line| cgroups.extend(parse_cgroup(line)));
         Some(Self {
-            namespaces: Namespaces::read(&directory.join("ns")),
+            namespaces,
+            shares_memory_with: None,
+            shares_directory_with: None,
             program: Place::read(&directory.join("exe")),
             directory: Place::read(&directory.join("cwd")),
             root: Place::read(&directory.join("root")),
@@ -192,7 +200,7 @@ mod tests {
         let tid = told.recv().expect("the thread's ID");
         let mut files = Vec::new();
         let task =
-            Task::read(std::process::id() as i32, &mut Lines::new(), |file| files.push(file)).expect("this process");
+            Task::read(std::process::id() as i32, &mut Lines::new(), |_, file| files.push(file)).expect("this process");
         drop(stop);
         thread.join().expect("the thread");
         assert!(task.threads.iter().any(|thread| thread.tid == tid));

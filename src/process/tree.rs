@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use crate::{Error, Result};
 
 use super::descriptor::Kind;
-use super::foreign;
+use super::foreign::{self, Common};
 use super::lines::Lines;
 use super::mapping::Mapping;
 use super::mount::Mount;
@@ -33,7 +33,7 @@ pub struct Tree {
     pub sockets: BTreeMap<u64, Socket>,
     /// The unix sockets outside the tree that one of its sockets is connected to, by inode.
     pub unix_peers: BTreeMap<u64, UnixSocket>,
-    /// The mounts of each mount namespace, by its inode.
+    /// The mounts of each mount namespace that a task of the tree is in, by its inode.
     pub mounts: BTreeMap<u64, Vec<Mount>>,
     /// The namespaces of crr itself.
     pub own_namespaces: Namespaces,
@@ -60,6 +60,7 @@ impl Tree {
         if tree.tasks.is_empty() {
             return Err(Error::NoSuchProcess { pid: root });
         }
+        tree.compare_tasks();
         tree.read_mounts(&mut lines);
         tree.read_sockets();
         Ok(tree)
@@ -88,8 +89,8 @@ impl Tree {
                 continue;
             }
             let files = &mut self.mapped_files;
-            let task = Task::read(pid, lines, |file| {
-                if seen_files.insert((file.device, file.inode)) {
+            let task = Task::read(pid, lines, |namespace, file| {
+                if seen_files.insert((namespace, file.device, file.inode)) {
                     files.push((pid, file));
                 }
             });
@@ -102,14 +103,40 @@ impl Tree {
         }
     }
 
+    /// Looks for tasks that share what only threads normally share: with the parent, or with the child before.
+    fn compare_tasks(&mut self) {
+        let mut before: HashMap<i32, i32> = HashMap::new();
+        for index in 1..self.tasks.len() {
+            let task = &self.tasks[index];
+            if !task.status.has_memory {
+                continue;
+            }
+            let (pid, parent) = (task.pid(), task.stat.ppid);
+            let others = [Some(parent), before.insert(parent, pid)];
+            let shares = |common| others.into_iter().flatten().find(|other| foreign::share(pid, *other, common));
+            let (memory, directory) = (shares(Common::Memory), shares(Common::Directories));
+            let task = &mut self.tasks[index];
+            task.shares_memory_with = memory;
+            task.shares_directory_with = directory;
+        }
+    }
+
     fn read_mounts(&mut self, lines: &mut Lines) {
-        let own = self.own_namespaces.mnt;
-        self.mounts.insert(own, read_mountinfo("self", lines));
         for task in &self.tasks {
             let namespace = task.namespaces.mnt;
-            if namespace != 0 && !self.mounts.contains_key(&namespace) {
-                self.mounts.insert(namespace, read_mountinfo(&task.pid().to_string(), lines));
+            if namespace == 0 || self.mounts.contains_key(&namespace) {
+                continue;
             }
+            // A task in a chroot sees the mounts below its root only.
+            let whole = |task: &&Task| {
+                task.namespaces.mnt == namespace && task.root.as_ref().is_some_and(|root| root.path.as_os_str() == "/")
+            };
+            let process = if namespace == self.own_namespaces.mnt {
+                "self".to_owned()
+            } else {
+                self.tasks.iter().find(whole).unwrap_or(task).pid().to_string()
+            };
+            self.mounts.insert(namespace, read_mountinfo(&process, lines));
         }
     }
 
