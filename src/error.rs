@@ -215,6 +215,14 @@ pub enum Error {
         /// What.
         what: &'static str,
     },
+    /// A checkpoint cannot be restored here. Nothing of the tree has been made.
+    #[error("cannot restore `{}`: {}", dir.display(), listed(problems))]
+    Unrestorable {
+        /// The checkpoint directory.
+        dir: PathBuf,
+        /// Everything that stands against it.
+        problems: Vec<crate::restore::Problem>,
+    },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]
     System {
@@ -242,6 +250,7 @@ impl Error {
             ),
             Self::Record { problem, .. } => Some(problem.hint().into()),
             Self::Sums { .. } => Some("copy the directory again from where it is whole".into()),
+            Self::Unrestorable { problems, .. } => problems.first().and_then(crate::restore::Problem::hint),
             Self::RemapTaken { .. } => Some("move that file away; CRIU needs the name during the restore".into()),
             Self::Io { source, .. } | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

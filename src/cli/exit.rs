@@ -90,7 +90,7 @@ impl Code {
             },
             Error::Untrusted { .. } => Self::Untrusted,
             Error::Image { .. } | Error::Record { .. } | Error::Sums { .. } => Self::BadImages,
-            Error::RemapTaken { .. } => Self::HostLacks,
+            Error::RemapTaken { .. } | Error::Unrestorable { .. } => Self::HostLacks,
             Error::Refused { attempt: "dump", .. } => Self::DumpRefused,
             Error::Refused { attempt: "restore", errno: Some(17), .. } => Self::PidTaken,
             Error::Refused { attempt: "restore", .. } => Self::RestoreRefused,

@@ -87,7 +87,7 @@ fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
         Command::Completions(completions) => completions.run(),
         Command::Explain(explain) => explain.run(output),
         Command::Man(man) => man.run(),
-        Command::Restore(restore) => restore.run(global, output),
+        Command::Restore(restore) => restore.run(&global, output),
     }
 }
 

@@ -1,23 +1,35 @@
-//! The restore itself: request, events, and what to do when it does not work.
+//! The restore itself: checks beside the start of CRIU, the request, events, and what to do when it does not work.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
-
+use super::checks::{Checks, Facts, Found, check_criu};
+use super::home::{self, Home, Settled};
+use super::network;
+use super::options::complete;
+use super::problem::{Problem, Remarks};
 use super::remains::Remains;
 use super::request::Request;
+use super::subject::Subject;
 use super::work::WorkDirectory;
+use crate::checkpoint::{Checkpoint, PutBack};
+use crate::criu::{InetSockets, Search};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind};
+use crate::host::await_free;
+use crate::host::cgroup::OwnCgroup;
+use crate::images::{Images, RestoreStatistics};
 use crate::operation::{Interrupt, Operation, Restored, Session, Wish, pause};
-use crate::request::{ImageDirectory, RestoreSwitch};
+use crate::request::{CgroupMode, ImageDirectory, RestoreSwitch, Tcp};
 use crate::swrk::{Group, Launch, Stdin, Watch};
 
 /// How long CRIU may take to notice that it is not wanted any more: it looks at its socket at events only.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a killed process may keep its PID: PID 1 may take a second to take note of its end.
+const DYING: Duration = Duration::from_secs(5);
 
 /// A restore under way.
 ///
@@ -26,16 +38,26 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct Restoring {
     operation: Option<Operation<Restored>>,
     undo: Option<Undo>,
+    lock: Option<network::Lock>,
+    pids: BTreeSet<i32>,
+    remarks: Remarks,
+    place: Option<String>,
     root: Option<i32>,
     runs: bool,
 }
 
 /// A restore that succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct Finished {
     /// The PID of the tree's root, as this process sees it.
     pub pid: i32,
+    /// What CRIU measured.
+    pub statistics: Option<RestoreStatistics>,
+    /// The cgroup that was made for the tree. [`OwnCgroup::remove_if_empty`] removes it when the tree has ended.
+    pub cgroup: Option<OwnCgroup>,
+    /// What could not be cleaned up behind it.
+    pub remarks: Remarks,
 }
 
 /// What became of a restore that was given up.
@@ -50,35 +72,136 @@ pub struct Cancelled {
     pub log: Option<PathBuf>,
 }
 
-/// Begins a restore.
+/// Begins a restore: checks all that can be checked, starts CRIU meanwhile, and sends the request.
 ///
 /// # Errors
-/// What stands against it; nothing has been touched then.
+/// [`Error::Unrestorable`] with everything that stands against it, [`Error::Directory`], [`Error::Untrusted`] and
+/// [`Error::Record`] for a directory that is none, is not to be believed or not to be understood. Nothing of the tree has been
+/// made then.
 ///
 /// # Cancellation
 /// Dropping the future leaves nothing.
 pub async fn begin(request: Request) -> Result<Restoring> {
-    let Request { directory, criu, options, work, deadline } = request;
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let images = open(&directory, flags, Mode::empty())
-        .map_err(|errno| Error::io("open the directory", &directory)(errno.into()))?;
-    let mut launch = Launch::new(criu);
+    let Request { directory, criu, mut options, trust, verify, files, home, work, deadline } = request;
+    let deadline = deadline.map(|deadline| Instant::now() + deadline);
+    let checkpoint = Checkpoint::open(&directory, trust)?;
+    let directory = checkpoint.path().to_path_buf();
+    let copy = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map_err(Error::io("open", &directory));
+    let images = Images::from_directory(copy(&checkpoint)?, &directory);
+    let mut remarks = Remarks::default();
+    let subject = match Subject::read(&images) {
+        Ok(subject) => subject,
+        Err(error) => return Err(unreadable(&images, &directory, error)),
+    };
+    complete(&mut options, checkpoint.record().map(|record| &record.options), &subject, &mut remarks);
+
+    let search = Search::new(criu, std::env::var_os("PATH").as_deref());
+    let chosen = search.choose(if subject.inet { InetSockets::Some } else { InetSockets::None }).await?;
+    let mut launch = Launch::new(chosen.binary);
     if options.switches.contains(&RestoreSwitch::ShellJob) {
+        // The job's group is to be the caller's, which holds the terminal.
         launch.group = Group::Caller;
         launch.stdin = Stdin::Caller;
     }
-    let mut session = Session::start(&launch)?;
-    session.watch(Watch { deadline: deadline.map(|deadline| Instant::now() + deadline), ..Watch::default() });
-    let remains = Remains::watch(session.criu_pid())?;
+    let inherited: Vec<_> = options.inherited.iter().map(|inherited| inherited.descriptor.as_fd()).collect();
+    let mut session = Session::start_inheriting(&launch, &inherited)?;
+    session.watch(Watch { deadline, ..Watch::default() });
+    session.assume_version(chosen.version);
+
+    // Beside each other: CRIU's start, its way into the cgroup, the checks, and the wait for PIDs that are not free yet.
+    let numbers = subject.numbers();
+    let home = if options.cgroups.mode.is_some_and(|mode| mode != CgroupMode::Ignore) { Home::Restorer } else { home };
+    let recorded = subject.home(checkpoint.record());
+    let worker = session.criu_pid();
+    let settling = tokio::task::spawn_blocking(move || {
+        let mut remarks = Remarks::default();
+        let settled = Settled::settle(&home, recorded, worker, &mut remarks);
+        (settled, remarks)
+    });
+    let checks = Checks { images, checkpoint, subject, verify, files, options: Facts::of(&options) };
+    let checking = tokio::task::spawn_blocking(move || checks.run());
+    let dying = deadline.map_or(Instant::now() + DYING, |deadline| deadline.min(Instant::now() + DYING));
+    let (settled, checked, taken) = tokio::join!(settling, checking, await_free(&numbers, dying));
+    let (settled, said) = settled.map_err(broken)?;
+    let (checks, mut found) = checked.map_err(broken)??;
+    remarks.append(said);
+    found.problems.extend(taken.into_iter().map(Problem::Pid));
+    check_criu(checks.checkpoint.record(), chosen.version, &mut found);
+    let Found { mut problems, remarks: more } = found;
+    remarks.append(more);
+    let settled = settled.map_err(|why| problems.push(Problem::Cgroup(why))).ok();
+    let Some(settled) = settled.filter(|_| problems.is_empty()) else {
+        return Err(Error::Unrestorable { dir: directory, problems });
+    };
+
+    let Checks { checkpoint, subject, .. } = checks;
+    let put_back = put_back(&checkpoint, &subject, &mut remarks)?;
     let work = WorkDirectory::new(work.as_deref())?;
-    let directory = ImageDirectory { images, work: Some(work.open()?) };
-    let log = options.log.file.clone();
-    let undo = Some(Undo { remains, work, log });
-    let operation = session.restore(directory, options).await?;
-    Ok(Restoring { operation: Some(operation), undo, root: None, runs: false })
+    let image_directory = ImageDirectory { images: copy(&checkpoint)?, work: Some(work.open()?) };
+    let lock = (options.tcp == Tcp::Established).then(|| network::Lock::of(&subject)).flatten();
+    let remains = Remains::watch(worker, numbers.clone())?;
+    let place = settled.place.clone();
+    let undo = Some(Undo { remains, work, log: options.log.file.clone(), settled, put_back });
+    let operation = session.restore(image_directory, options).await?;
+    let pids = subject.tasks.iter().filter_map(|task| i32::try_from(task.pid).ok()).collect();
+    Ok(Restoring { operation: Some(operation), undo, lock, pids, remarks, place, root: None, runs: false })
+}
+
+/// Makes what the checkpoint brings along: files that are missing, and CRIU's names for unlinked files.
+fn put_back(checkpoint: &Checkpoint, subject: &Subject, remarks: &mut Remarks) -> Result<Option<PutBack>> {
+    let Some(record) = checkpoint.record() else { return Ok(None) };
+    // In a mount namespace of its own the tree finds them where CRIU puts them.
+    if subject.own_mounts {
+        return Ok(None);
+    }
+    let root = Path::new("/");
+    if record.files.files().iter().any(|file| file.kept.is_some()) {
+        let made = record.files.put_back(root, checkpoint, checkpoint.path())?;
+        made.iter().for_each(|path| remarks.note(format!("put back `{}`", path.display())));
+    }
+    if record.remaps.is_empty() {
+        return Ok(None);
+    }
+    record.remaps.put_back(root, checkpoint, checkpoint.path()).map(Some)
+}
+
+/// All that is wrong with images of which the first could not be read.
+fn unreadable(images: &Images, directory: &Path, error: Error) -> Error {
+    match images.check_set() {
+        Ok(problems) if !problems.is_empty() => Error::Unrestorable {
+            dir: directory.to_path_buf(),
+            problems: problems.iter().map(|problem| Problem::Images(problem.to_string())).collect(),
+        },
+        _ => error,
+    }
+}
+
+/// A check that did not come to its end: it panicked, or the runtime is shutting down.
+fn broken(error: tokio::task::JoinError) -> Error {
+    Error::system("check the checkpoint", std::io::Error::other(error))
 }
 
 impl Restoring {
+    /// What was decided without being asked, and what may go wrong later.
+    pub fn remarks(&self) -> &Remarks {
+        &self.remarks
+    }
+
+    /// The cgroup that the tree lives in, where one was chosen.
+    pub fn cgroup(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// The PIDs of all tasks, in the PID namespace of the tree.
+    pub fn pids(&self) -> &BTreeSet<i32> {
+        &self.pids
+    }
+
+    /// The PID of the tree's root as this process sees it, from [`EventKind::PostRestore`] on.
+    pub fn root(&self) -> Option<i32> {
+        self.root
+    }
+
     /// Waits for the next event; `None` when [`Restoring::finish`] is next. After an error [`Restoring::cancel`] is next.
     ///
     /// # Errors
@@ -103,12 +226,8 @@ impl Restoring {
         Ok(Some(event))
     }
 
-    /// The PID of the tree's root, from [`EventKind::PostRestore`] on.
-    pub fn root(&self) -> Option<i32> {
-        self.root
-    }
-
-    /// Answers the events that are left and waits for CRIU's end. After an error [`Restoring::cancel`] is next.
+    /// Answers the events that are left, waits for CRIU's end and cleans up behind it. After an error [`Restoring::cancel`]
+    /// is next.
     ///
     /// # Errors
     /// As [`Operation::finish`].
@@ -120,17 +239,20 @@ impl Restoring {
             event.proceed().await?;
         }
         let Some(operation) = self.operation.take() else { return Err(Error::Closed { attempt: "restore" }) };
-        let pid = match operation.finish().await {
-            Ok(restored) => restored.pid,
+        let pid = match (operation.finish().await, self.root) {
+            (Ok(restored), _) => restored.pid,
             // The tree runs: that CRIU went away before it could say so changes nothing.
-            Err(Error::Hangup { .. }) if self.runs => self.root.unwrap_or_default(),
-            Err(error) => return Err(error),
+            (Err(Error::Hangup { .. }), Some(root)) if self.runs => root,
+            (Err(error), _) => return Err(error),
         };
         self.runs = true;
-        if let Some(Undo { work, .. }) = self.undo.take() {
-            work.remove();
+        let mut remarks = Remarks::default();
+        if let Some(lock) = self.lock.take() {
+            lock.remove(&mut remarks);
         }
-        Ok(Finished { pid })
+        let Some(undo) = self.undo.take() else { return Err(Error::Closed { attempt: "restore" }) };
+        let (cgroup, statistics) = undo.keep(&mut remarks);
+        Ok(Finished { pid, statistics, cgroup, remarks })
     }
 
     /// Gives the restore up: CRIU is asked to end, and killed where it does not; what it made is killed.
@@ -159,11 +281,8 @@ impl Drop for Restoring {
         let reaping = self.operation.take().and_then(|operation| operation.cancel(GRACE));
         // Nobody waits for it: a thread does what `cancel` would have done.
         let _ = std::thread::Builder::new().name("crr-undo".into()).spawn(move || {
-            if let Some(mut reaping) = reaping {
-                let runtime = tokio::runtime::Builder::new_current_thread().build();
-                if let Ok(runtime) = runtime {
-                    runtime.block_on(reaping.ended());
-                }
+            if let (Some(mut reaping), Ok(runtime)) = (reaping, tokio::runtime::Builder::new_current_thread().build()) {
+                runtime.block_on(reaping.ended());
             }
             undo.run(runs)
         });
@@ -176,15 +295,36 @@ struct Undo {
     remains: Remains,
     work: WorkDirectory,
     log: String,
+    settled: Settled,
+    put_back: Option<PutBack>,
 }
 
 impl Undo {
-    /// Runs after CRIU's end. Blocks.
-    fn run(mut self, runs: bool) -> Cancelled {
+    /// After CRIU's end. Blocks.
+    fn run(self, runs: bool) -> Cancelled {
+        let Self { mut remains, work, log, settled, put_back } = self;
         let (killed, left) = match runs {
             true => Default::default(),
-            false => self.remains.kill(),
+            false => remains.kill(),
         };
-        Cancelled { killed, left, log: self.work.keep(&self.log) }
+        if runs {
+            settled.keep();
+        } else {
+            home::remove(settled);
+        }
+        drop(put_back);
+        Cancelled { killed, left, log: work.keep(&log) }
+    }
+
+    /// After success.
+    fn keep(self, remarks: &mut Remarks) -> (Option<OwnCgroup>, Option<RestoreStatistics>) {
+        let Self { mut remains, work, log: _, settled, put_back } = self;
+        remains.release();
+        if let Some(Err(error)) = put_back.map(PutBack::clear) {
+            remarks.warn(format!("a name that CRIU made is left: {error}"));
+        }
+        let statistics = work.statistics();
+        work.remove();
+        (settled.keep(), statistics)
     }
 }

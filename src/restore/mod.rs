@@ -9,7 +9,7 @@
 //! use crr::restore::{self, Request};
 //!
 //! # async fn restore() -> crr::Result<()> {
-//! let mut restoring = restore::begin(Request::new("/var/lib/checkpoints/web", "criu")).await?;
+//! let mut restoring = restore::begin(Request::new("/var/lib/checkpoints/web")).await?;
 //! while let Some(event) = restoring.next().await? {
 //!     if *event.kind() == EventKind::PreResume {
 //!         println!("the tree is there, and runs as soon as this event is answered");
@@ -23,10 +23,18 @@
 //! A restore that is given up, by [`Restoring::cancel`] or by dropping it before the tree runs, leaves nothing: what CRIU has
 //! made is killed, also where CRIU itself was killed and would have left tasks that hang for ever.
 
+mod checks;
 mod flow;
+mod home;
+mod network;
+mod options;
+mod problem;
 mod remains;
 mod request;
+mod subject;
 mod work;
 
 pub use flow::{Cancelled, Finished, Restoring, begin};
-pub use request::Request;
+pub use home::Home;
+pub use problem::{Problem, Remarks};
+pub use request::{Files, Request, Verify};

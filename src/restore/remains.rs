@@ -5,6 +5,7 @@
 //! children and nobody else's.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -27,19 +28,24 @@ pub(super) struct Remains {
     criu: i32,
     /// When the restore began, in clock ticks since boot.
     since_ticks: u64,
+    /// The PIDs that the restore takes in this process's PID namespace.
+    pids: BTreeSet<i32>,
+    /// This process's PID namespace.
+    namespace: Option<PathBuf>,
     /// Whether this process became a child subreaper for the restore.
     adopting: bool,
 }
 
 impl Remains {
-    /// From here on orphans of `criu` become children of this process.
-    pub(super) fn watch(criu: i32) -> Result<Self> {
+    /// From here on orphans of `criu`, which is to restore `pids`, become children of this process.
+    pub(super) fn watch(criu: i32, pids: BTreeSet<i32>) -> Result<Self> {
         let failed = |errno: Errno| Error::system("become a child subreaper", errno);
         let adopting = !get_child_subreaper().map_err(failed)?;
         if adopting {
             set_child_subreaper(true).map_err(failed)?;
         }
-        Ok(Self { criu, since_ticks: ticks_since_boot()?, adopting })
+        let namespace = namespace_of(std::process::id());
+        Ok(Self { criu, since_ticks: ticks_since_boot()?, pids, namespace, adopting })
     }
 
     /// The tree runs, and is nobody's remains: its orphans are not this process's.
@@ -70,7 +76,8 @@ impl Remains {
         }
     }
 
-    /// The descendants of this process that are younger than the restore, but for CRIU.
+    /// The descendants of this process that are younger than the restore and are its tasks: by their PID, or as they are in
+    /// a PID namespace that is not ours.
     fn made(&self) -> BTreeSet<i32> {
         let here = i32::try_from(std::process::id()).unwrap_or_default();
         let processes: HashMap<i32, Stat> = pids().filter_map(|pid| Some((pid, stat_of(pid)?))).collect();
@@ -87,7 +94,10 @@ impl Remains {
             false
         };
         let young = processes.iter().filter(|(pid, stat)| **pid != self.criu && stat.starttime >= self.since_ticks);
-        young.map(|(pid, _)| *pid).filter(|pid| descends(*pid)).collect()
+        let ours = |pid: &i32| {
+            self.pids.contains(pid) || namespace_of(pid.unsigned_abs()).is_some_and(|own| Some(own) != self.namespace)
+        };
+        young.map(|(pid, _)| *pid).filter(|pid| ours(pid) && descends(*pid)).collect()
     }
 }
 
@@ -99,6 +109,11 @@ impl Drop for Remains {
 
 fn stat_of(pid: i32) -> Option<Stat> {
     Process::new(pid).ok()?.stat().ok()
+}
+
+/// What tells PID namespaces apart; `None` for a process that is gone, a zombie among them.
+fn namespace_of(pid: u32) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
 fn pids() -> impl Iterator<Item = i32> {

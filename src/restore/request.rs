@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::home::Home;
+use crate::checkpoint::Trust;
 use crate::request::RestoreOptions;
 
 /// A restore that is wanted.
@@ -10,10 +12,18 @@ use crate::request::RestoreOptions;
 pub struct Request {
     /// The checkpoint directory.
     pub directory: PathBuf,
-    /// The CRIU program.
-    pub criu: PathBuf,
+    /// The CRIU program. `None`: the first that suits, of `PATH`'s and the private prefix's.
+    pub criu: Option<PathBuf>,
     /// CRIU's options as the caller gives them. What the checkpoint records is added.
     pub options: RestoreOptions,
+    /// Which checkpoints are believed.
+    pub trust: Trust,
+    /// Whether the sums of the images are compared.
+    pub verify: Verify,
+    /// How much files outside the images may differ.
+    pub files: Files,
+    /// The cgroup that the tree lives in.
+    pub home: Home,
     /// CRIU's working directory, for its log and statistics, which stay there. `None`: one of the restore's own, which is
     /// removed afterwards, but for the log of a restore that failed.
     pub work: Option<PathBuf>,
@@ -21,13 +31,37 @@ pub struct Request {
     pub deadline: Option<Duration>,
 }
 
+/// Whether the sums of the images are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// They are, where there are some.
+    #[default]
+    Sums,
+    /// They are not.
+    Skip,
+}
+
+/// How much files outside the images may differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Files {
+    /// What CRIU refuses is an error; changed content, which it does not look at, is a warning.
+    #[default]
+    AsCriu,
+    /// Changed content is an error too.
+    Strict,
+}
+
 impl Request {
-    /// A restore of `directory` by the CRIU program `criu`, with what the checkpoint records and CRIU's defaults.
-    pub fn new(directory: impl Into<PathBuf>, criu: impl Into<PathBuf>) -> Self {
+    /// A restore of `directory` with what the checkpoint records and CRIU's defaults.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
-            criu: criu.into(),
+            criu: None,
             options: RestoreOptions::new(),
+            trust: Trust::owners(),
+            verify: Verify::default(),
+            files: Files::default(),
+            home: Home::default(),
             work: None,
             deadline: None,
         }

@@ -11,6 +11,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::error::{Error, Result};
+use crate::images::{Images, RestoreStatistics};
 
 /// Where private working directories are made, if it can be made; else in `$TMPDIR`.
 const PLACE: &str = "/run/crr";
@@ -49,6 +50,11 @@ impl WorkDirectory {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         open(&self.path, flags, Mode::empty())
             .map_err(|errno| Error::io("open the directory", &self.path)(errno.into()))
+    }
+
+    /// What CRIU measured, after success.
+    pub(super) fn statistics(&self) -> Option<RestoreStatistics> {
+        Images::open(&self.path).ok()?.restore_statistics().ok()
     }
 
     /// Removes a private one with all that is in it.

@@ -1,13 +1,19 @@
 //! `crr restore --dir DIR [-d]`
 
-use std::path::PathBuf;
+mod options;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
+use crr::checkpoint::Trust;
+use crr::error::Error;
 use crr::event::EventKind;
 use crr::operation::Interrupt;
-use crr::request::{Parent, RestoreOptions, RestoreSwitch, Tcp};
-use crr::restore::{self, Restoring};
+use crr::request::{Parent, RestoreState};
+use crr::restore::{self, Files, Finished, Home, Problem, Remarks, Request, Restoring, Verify};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::super::exit::Code;
@@ -20,8 +26,9 @@ use super::super::{Global, block_on};
 
 /// Brings a checkpointed tree back
 ///
-/// Without --detach crr stays as the parent of the tree's root and exits as it does.
-#[derive(Debug, clap::Args)]
+/// Checks first, without touching anything, all that can be checked, and names everything wrong at once. What the checkpoint
+/// records need not be given as an option. Without --detach crr stays as the parent of the tree's root and exits as it does.
+#[derive(Debug, Args)]
 pub(crate) struct Restore {
     /// The checkpoint directory
     #[arg(long, short = 'D', visible_aliases = ["images-dir", "image-path"], value_name = "DIR")]
@@ -29,101 +36,245 @@ pub(crate) struct Restore {
     /// Exit when the tree runs, instead of waiting for its end
     #[arg(long, short = 'd', visible_alias = "restore-detached")]
     detach: bool,
+    /// Leave the tree stopped; SIGCONT resumes it
+    #[arg(long, short = 's')]
+    leave_stopped: bool,
     /// Write the PID of the tree's root there, before the tree runs
     #[arg(long, alias = "pid-file", value_name = "FILE")]
     pidfile: Option<PathBuf>,
-    /// Where CRIU writes its log and statistics [default: a directory of its own]
-    #[arg(long, short = 'W', visible_alias = "work-path", value_name = "DIR")]
-    work_dir: Option<PathBuf>,
-    /// Give up after this time
-    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
-    deadline: Option<Duration>,
-    /// The tree is a job of the caller's shell and takes its terminal
-    #[arg(long, short = 'j')]
-    shell_job: bool,
-    /// Restore established TCP connections
-    #[arg(long, conflicts_with = "tcp_close")]
-    tcp_established: bool,
-    /// Restore TCP connections as closed
-    #[arg(long)]
-    tcp_close: bool,
+    /// Where --json prints without --detach: standard output is the tree's then
+    #[arg(long, value_name = "N", requires = "json")]
+    json_fd: Option<i32>,
+    #[command(flatten)]
+    own: Own,
+    #[command(flatten)]
+    resources: options::Resources,
     #[command(flatten)]
     cgroups: CgroupArgs,
     #[command(flatten)]
     log: LogArgs,
+    /// With --exec-cmd, the command that becomes the parent of the tree, after `--`
+    #[arg(last = true, requires = "exec_cmd")]
+    command: Vec<String>,
+}
+
+/// What crr adds to CRIU.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "How it is done")]
+struct Own {
+    /// Restore although others own or may write DIR, a file in it or a directory above: it decides what runs as root
+    #[arg(long)]
+    trust_images: bool,
+    /// Do not compare the sums of the images
+    #[arg(long)]
+    no_verify: bool,
+    /// Refuse where the content of a file outside the images has changed
+    #[arg(long)]
+    strict_files: bool,
+    /// The cgroup that the tree lives in [default: the recorded one if it exists, else one of its own]
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// Give up after so long; nothing is left then
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
+    deadline: Option<Duration>,
+    /// Where CRIU writes its log and statistics [default: a directory of its own]
+    #[arg(long, short = 'W', visible_alias = "work-path", value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// Have the command after `--` become the parent of the tree, in CRIU's place
+    #[arg(long, requires = "detach", requires = "command")]
+    exec_cmd: bool,
 }
 
 impl Restore {
-    pub(crate) fn run(self, global: Global, output: &Output) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
+        super::super::must_be_root()?;
+        if global.json && !self.detach && self.json_fd.is_none() {
+            let what = "--json without --detach needs --json-fd N: standard output is the restored program's";
+            return Err(Failure::new(Code::Usage, what));
+        }
         let signals = passing::listen()?;
         block_on(self.restore(global, output, signals))
     }
 
     async fn restore(
         self,
-        global: Global,
+        global: &Global,
         output: &Output,
         mut signals: UnboundedReceiver<Arrived>,
     ) -> Result<ExitCode, Failure> {
-        let Self { dir, detach, pidfile, work_dir, deadline, shell_job, tcp_established, tcp_close, cgroups, log } =
-            self;
-        let mut options = RestoreOptions::new();
-        log.write(&mut options.log).map_err(|what| Failure::new(Code::Usage, what))?;
-        options.cgroups = cgroups.options();
-        if shell_job {
-            options.switches.insert(RestoreSwitch::ShellJob);
-        }
-        options.tcp = match (tcp_established, tcp_close) {
-            (true, _) => Tcp::Established,
-            (_, true) => Tcp::Close,
-            _ => Tcp::Refuse,
+        let Self { dir, detach, leave_stopped, pidfile, json_fd, own, resources, cgroups, log, command } = self;
+        let Own { trust_images, no_verify, strict_files, cgroup, deadline, work_dir, exec_cmd } = own;
+        let parent = match (exec_cmd, detach) {
+            (true, _) => Parent::Command(command),
+            (false, true) => Parent::Reaper,
+            (false, false) => Parent::Caller,
         };
-        options.parent = if detach { Parent::Reaper } else { Parent::Caller };
-        let criu = global.criu.unwrap_or_else(|| {
-            let private = PathBuf::from("/opt/crr/criu/bin/criu");
-            if private.exists() { private } else { "criu".into() }
-        });
-        let mut request = restore::Request::new(dir, criu);
+        let state = if leave_stopped { RestoreState::Stopped } else { RestoreState::Run };
+        let json = match json_fd {
+            Some(number) => Some(std::fs::File::from(options::own(number)?)),
+            None => None,
+        };
+        let options = resources.options(parent, state, cgroups, log)?;
+        let mut request = Request::new(dir);
+        request.criu.clone_from(&global.criu);
+        // The criu program's place for a log that is named.
+        let names_log = options.log.file != request.options.log.file;
+        request.work = work_dir.or_else(|| names_log.then(|| request.directory.clone()));
         request.options = options;
-        request.work = work_dir;
+        request.trust = if trust_images { Trust::Anyone } else { Trust::owners() };
+        request.verify = if no_verify { Verify::Skip } else { Verify::Sums };
+        request.files = if strict_files { Files::Strict } else { Files::AsCriu };
+        request.home = cgroup.map_or(Home::Recorded, Home::Named);
         request.deadline = deadline;
+
         let terminal = Terminal::remember();
-        let mut restoring = restore::begin(request).await?;
-        let outcome = drive(&mut restoring, &mut signals, pidfile.as_deref()).await;
-        let root = match outcome {
-            Ok(pid) => pid,
-            Err(failure) => return Err(undone(restoring, failure, &mut signals).await),
+        let mut announced = Announced { pidfile, json, detach, is_json: output.is_json() };
+        let begun = tokio::select! {
+            biased;
+            signal = ending(&mut signals) => Err(cancelled_by(signal)),
+            begun = restore::begin(request) => begun.map_err(failure),
         };
+        let mut restoring = begun.inspect_err(|failure| announced.failed(failure))?;
+        say(output, restoring.remarks());
+        let finished = match drive(&mut restoring, &mut signals, &mut announced, output).await {
+            Ok(finished) => finished,
+            Err(failure) => {
+                let failure = undone(restoring, failure, &mut signals).await;
+                announced.failed(&failure);
+                return Err(failure);
+            }
+        };
+        say(output, &finished.remarks);
         if detach {
-            output.data(&format!("{root}\n"));
+            if !output.is_json() {
+                output.data(&format!("{}\n", finished.pid));
+            }
             return Ok(ExitCode::SUCCESS);
         }
-        let code = foreground::wait(root, &mut signals).await?;
+        let code = foreground::wait(finished.pid, &mut signals).await?;
+        if let Some(cgroup) = finished.cgroup {
+            cgroup.remove_if_empty();
+        }
         drop(terminal);
         Ok(code)
     }
 }
 
-/// Answers the events until the tree runs; the PID of its root.
+/// What is told before the tree runs: so that whoever waits for it finds the tree in its first moment.
+struct Announced {
+    pidfile: Option<PathBuf>,
+    json: Option<std::fs::File>,
+    detach: bool,
+    is_json: bool,
+}
+
+impl Announced {
+    fn tell(&mut self, root: i32, object: &serde_json::Value, output: &Output) -> Result<(), Failure> {
+        if let Some(pidfile) = &self.pidfile {
+            write_pidfile(pidfile, root)?;
+        }
+        if !self.is_json {
+            return Ok(());
+        }
+        let text = format!("{object:#}\n");
+        match &mut self.json {
+            Some(file) => file
+                .write_all(text.as_bytes())
+                .map_err(|source| crr::Error::system("write to the descriptor of --json-fd", source).into()),
+            None => {
+                output.data(&text);
+                Ok(())
+            }
+        }
+    }
+
+    /// Standard output gets it as with every command; whoever reads the other descriptor must not wait in vain.
+    fn failed(&mut self, failure: &Failure) {
+        if let (Some(file), false) = (&mut self.json, self.detach) {
+            let _ = file.write_all(format!("{:#}\n", failure.to_json()).as_bytes());
+        }
+    }
+}
+
+/// Answers the events until the tree runs.
 async fn drive(
     restoring: &mut Restoring,
     signals: &mut UnboundedReceiver<Arrived>,
-    pidfile: Option<&std::path::Path>,
-) -> Result<i32, Failure> {
+    announced: &mut Announced,
+    output: &Output,
+) -> Result<Finished, Failure> {
     loop {
         let root = restoring.root();
+        let object = root.map(|root| object(restoring, root));
         let event = tokio::select! {
             biased;
-            signal = ending(signals) => return Err(Failure::new(Code::Cancelled, format!("cancelled by {signal}"))),
+            signal = ending(signals) => return Err(cancelled_by(signal)),
             event = restoring.next() => event?,
         };
         let Some(event) = event else { break };
-        if let (EventKind::PreResume, Some(pid), Some(pidfile)) = (event.kind(), root, pidfile) {
-            write_pidfile(pidfile, pid)?;
+        if let (EventKind::PreResume, Some(root), Some(object)) = (event.kind(), root, object) {
+            announced.tell(root, &object, output)?;
         }
         event.proceed().await?;
     }
-    Ok(restoring.finish().await?.pid)
+    Ok(restoring.finish().await?)
+}
+
+fn object(restoring: &Restoring, root: i32) -> serde_json::Value {
+    let Remarks { notes, warnings } = restoring.remarks();
+    serde_json::json!({
+        "ok": true,
+        "pid": root,
+        "pids": restoring.pids(),
+        "cgroup": restoring.cgroup(),
+        "notes": notes,
+        "warnings": warnings,
+    })
+}
+
+fn say(output: &Output, remarks: &Remarks) {
+    for note in &remarks.notes {
+        output.note(note);
+    }
+    for warning in &remarks.warnings {
+        output.note(&format!("warning: {warning}"));
+    }
+}
+
+fn cancelled_by(signal: nix::sys::signal::Signal) -> Failure {
+    Failure::new(Code::Cancelled, format!("cancelled by {signal}"))
+}
+
+/// Everything that stands against a restore, each on a line of its own.
+fn failure(error: Error) -> Failure {
+    let Error::Unrestorable { dir, problems } = &error else { return error.into() };
+    let code = problems.iter().map(code_of).min_by_key(|code| order(*code)).unwrap_or(Code::HostLacks);
+    let mut failure = Failure::new(code, format!("cannot restore `{}`; nothing was touched", dir.display()));
+    failure.chain.extend(problems.iter().map(Problem::to_string));
+    let mut hints: Vec<String> = Vec::new();
+    for hint in problems.iter().filter_map(Problem::hint) {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    failure.hint = (!hints.is_empty()).then(|| hints.join("; "));
+    failure
+}
+
+fn code_of(problem: &Problem) -> Code {
+    match problem {
+        Problem::Images(_) | Problem::Sum(_) => Code::BadImages,
+        Problem::Pid(_) => Code::PidTaken,
+        Problem::Connections(_) => Code::ChoiceNeeded,
+        Problem::NoTerminal => Code::Usage,
+        Problem::Cgroup(_) => Code::NotThere,
+        _ => Code::HostLacks,
+    }
+}
+
+/// Of several kinds the one that is hardest to mend is the exit code.
+fn order(code: Code) -> usize {
+    [Code::BadImages, Code::HostLacks, Code::PidTaken].iter().position(|known| *known == code).unwrap_or(3)
 }
 
 /// Waits for a signal that asks to give up.
@@ -152,10 +303,10 @@ async fn undone(restoring: Restoring, mut failure: Failure, signals: &mut Unboun
         }
     };
     if cancelled.left.is_empty() {
-        failure.state.push("nothing of the tree is left; the checkpoint is unchanged".into());
+        failure.state.push("Nothing of the tree is left; the checkpoint is unchanged.".into());
     } else {
         failure.code = Code::TreeChanged;
-        failure.state.push(format!("still there, though killed: PIDs {:?}", cancelled.left));
+        failure.state.push(format!("Still there, though killed: PIDs {:?}.", cancelled.left));
     }
     if let Some(log) = cancelled.log {
         failure.state.push(format!("CRIU's log: {}", log.display()));
@@ -164,7 +315,7 @@ async fn undone(restoring: Restoring, mut failure: Failure, signals: &mut Unboun
 }
 
 /// Writes the PID by way of another name: whoever sees the file sees all of it.
-fn write_pidfile(path: &std::path::Path, pid: i32) -> Result<(), Failure> {
+pub(super) fn write_pidfile(path: &Path, pid: i32) -> Result<(), Failure> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
