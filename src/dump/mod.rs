@@ -31,7 +31,7 @@ use crate::request::DumpOptions;
 use crate::swrk::Watch;
 
 pub use failed::Failed;
-pub use plan::{Plan, plan};
+pub use plan::{Plan, Room, plan};
 pub use run::dump;
 
 /// Who judges beforehand whether the dump will work.

@@ -31,25 +31,34 @@ pub struct Plan {
     pub turned_on: Vec<String>,
 }
 
+/// Whether the free space at DIR is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It is.
+    Check,
+    /// It is not: DIR is not known yet.
+    Ignore,
+}
+
 /// Looks at the tree and says what a dump would do, without doing anything.
 ///
 /// # Errors
 /// [`Error::NoSuchProcess`] when there is no such tree, [`Error::Spawn`] and the like when there is no CRIU that works. What
 /// the preflight finds is no error here: see [`Plan::verdict`].
-pub async fn plan(request: &Request) -> Result<Plan> {
-    let (plan, _session) = look(request).await?;
+pub async fn plan(request: &Request, room: Room) -> Result<Plan> {
+    let (plan, _session) = look(request, room).await?;
     Ok(plan)
 }
 
 /// The plan, and CRIU started meanwhile.
-pub(super) async fn look(request: &Request) -> Result<(Plan, Session)> {
+pub(super) async fn look(request: &Request, room: Room) -> Result<(Plan, Session)> {
     let pid = request.options.pid;
     let search = Search::new(request.criu.clone(), std::env::var_os("PATH").as_deref());
     let mut chosen = search.choose(InetSockets::Unknown).await?;
     // CRIU starts while the tree is being looked at.
     let mut session = start(&chosen, request)?;
     let looking = (request.judge == Judge::Preflight).then(|| {
-        let intent = intent(request);
+        let intent = intent(request, room);
         let circumstances = Circumstances::here(Some(chosen.version));
         thread::spawn(move || preflight::examine(pid, &intent, &circumstances))
     });
@@ -84,11 +93,11 @@ fn start(criu: &Chosen, request: &Request) -> Result<Session> {
     Ok(session)
 }
 
-fn intent(request: &Request) -> Intent {
+fn intent(request: &Request, room: Room) -> Intent {
     let mut intent = Intent::of(&request.options);
     intent.automatic = request.auto == Auto::On;
     intent.ghost_limit_at_most = request.ghost_limit_at_most;
-    intent.directory = Some(request.dir.clone());
+    intent.directory = (room == Room::Check).then(|| request.dir.clone());
     intent
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::commit::Commit;
-use super::{Failed, Plan, Progress, Report, Request, Stage, micros};
+use super::{Failed, Plan, Progress, Report, Request, Room, Stage, micros};
 use crate::checkpoint::{Partial, RecordedOptions, room};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
@@ -44,7 +44,7 @@ pub async fn dump(
     let begun = Instant::now();
     let mut here = Progress { stage: Stage::Preflight, written_bytes: 0, estimated_bytes: 0 };
     progress(here);
-    let (plan, session) = super::plan::look(&request).await?;
+    let (plan, session) = super::plan::look(&request, Room::Check).await?;
     plan.verdict()?;
     plan.complete(&mut request.options);
     let partial = Partial::create(&request.dir, request.trust)?;

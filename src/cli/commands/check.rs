@@ -11,11 +11,12 @@ use super::super::exit::Code;
 use super::super::failure::Failure;
 use super::super::host_report;
 use super::super::output::Output;
+use super::check_tree::CheckTree;
 
 /// A self-test takes half a second.
 const SELF_TEST: Duration = Duration::from_secs(60);
 
-/// Tells what this host can be used for, and what it lacks for the rest
+/// Tells what this host can be used for, or whether a dump of a process tree would work
 ///
 /// Exits with 0 if plain dump and restore work, and all that --for names.
 #[derive(Debug, clap::Args)]
@@ -24,8 +25,10 @@ pub(crate) struct Check {
     #[arg(long = "for", value_delimiter = ',', value_enum, value_name = "PURPOSE")]
     purposes: Vec<PurposeArg>,
     /// Dump and restore a process of crr's own with each CRIU, and remember which of them can
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pid")]
     self_test: bool,
+    #[command(flatten)]
+    tree: CheckTree,
 }
 
 /// A purpose, as a word of the command line.
@@ -54,6 +57,9 @@ impl PurposeArg {
 
 impl Check {
     pub(crate) async fn run(self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
+        if self.tree.is_wanted() {
+            return self.tree.run(global, output).await;
+        }
         let search = Search::new(global.criu.clone(), std::env::var_os("PATH").as_deref());
         if self.self_test {
             self_test(&search, output).await?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use crr::checkpoint::{Flush, Trust};
-use crr::dump::{Auto, Failed, Hash, Judge, Request, Stage, WithFiles};
+use crr::dump::{Auto, Failed, Hash, Judge, Request, Room, Stage, WithFiles};
 use crr::escape::escape;
 use crr::operation::Interrupt;
 use crr::preflight::Level;
@@ -80,7 +80,7 @@ struct Own {
 /// What of the tree needs to be allowed. crr turns most of these on by itself.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What is in the tree")]
-struct Resources {
+pub(crate) struct Resources {
     /// Keep established TCP connections
     #[arg(long, conflicts_with = "tcp_close")]
     tcp_established: bool,
@@ -104,7 +104,7 @@ struct Resources {
     link_remap: bool,
     /// The largest deleted file that goes into the images [default: as needed, up to 64M]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    ghost_limit: Option<u32>,
+    pub(crate) ghost_limit: Option<u32>,
     /// Something that comes from outside, as CRIU spells it: unix[INODE], file[MNT:INODE], mnt[PATH]:NAME, …
     #[arg(long, value_name = "RES")]
     external: Vec<String>,
@@ -148,9 +148,9 @@ impl Dump {
         super::super::must_be_root()?;
         let dry_run = self.dry_run;
         let request = self.request(global)?;
-        let given = given();
+        let given = given("dump");
         if dry_run {
-            let plan = crr::dump::plan(&request).await?;
+            let plan = crr::dump::plan(&request, Room::Check).await?;
             let command = plan.command(&given);
             let text = plan.preflight.as_ref().map_or_else(String::new, |report| findings::text(report, &command));
             output
@@ -217,8 +217,8 @@ impl Dump {
 }
 
 /// The options of this command line but for those that a plan spells itself.
-fn given() -> Vec<String> {
-    let mut words = std::env::args().skip_while(|word| word != "dump").skip(1).peekable();
+pub(super) fn given(command: &str) -> Vec<String> {
+    let mut words = std::env::args().skip_while(|word| word != command).skip(1);
     let mut given = Vec::new();
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -271,7 +271,7 @@ fn failure(failed: Failed) -> Failure {
 }
 
 impl Resources {
-    fn write(self, options: &mut DumpOptions) {
+    pub(crate) fn write(self, options: &mut DumpOptions) {
         let Self {
             tcp_established,
             tcp_close,

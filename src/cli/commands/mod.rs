@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod check;
+pub(crate) mod check_tree;
 pub(crate) mod completions;
 pub(crate) mod dump;
 pub(crate) mod explain;
