@@ -10,7 +10,8 @@ use crate::checkpoint::{
     Flush, Manifest, Partial, Record, RecordedHost, RecordedLock, RecordedOptions, Remaps, Step, Sums,
 };
 use crate::error::{Error, Result};
-use crate::images::Images;
+use crate::host::netlock::{Connection, Entry, Ledger};
+use crate::images::{Images, Object};
 use crate::operation::pause;
 use crate::request::{Afterwards, NetworkLock, Tcp, Version};
 
@@ -29,6 +30,9 @@ pub(super) struct Commit {
     root: PathBuf,
     pub(super) remaps: Option<Remaps>,
     pub(super) record: Option<Record>,
+    /// The note about the lock that stays, which `crr check` and `crr unlock` go by.
+    pub(super) lock: Option<Entry>,
+    pub(super) complaints: Vec<String>,
 }
 
 impl Commit {
@@ -43,7 +47,20 @@ impl Commit {
             .map_err(|errno| Error::io("open", &of_tree)(errno.into()))?;
         let root = PathBuf::from(format!("/proc/self/fd/{}", root_directory.as_raw_fd()));
         let flush = request.flush;
-        Ok(Self { partial, images, options, criu, flush, pid, _root: root_directory, root, remaps: None, record: None })
+        Ok(Self {
+            partial,
+            images,
+            options,
+            criu,
+            flush,
+            pid,
+            _root: root_directory,
+            root,
+            remaps: None,
+            record: None,
+            lock: None,
+            complaints: Vec::new(),
+        })
     }
 
     /// What can only be had while the tree stands still: the content of link remaps, and the cgroups.
@@ -57,21 +74,32 @@ impl Commit {
             record.collect_cgroups(|pid| pid)?;
         }
         record.files = Manifest::collect(&self.images, &self.root)?;
-        record.network_lock = self.lock()?;
+        self.lock = self.lock()?;
+        let method = self.options.network_lock.unwrap_or(NetworkLock::Iptables);
+        record.network_lock = self.lock.as_ref().map(|lock| RecordedLock::new(method, Some(lock.run_id.clone())));
         record.remaps = remaps.clone();
         self.remaps = Some(remaps);
         self.record = Some(record);
         Ok(())
     }
 
-    /// The network lock that a dump that kills leaves in place.
-    fn lock(&self) -> Result<Option<RecordedLock>> {
-        if self.options.afterwards == Afterwards::KeepRunning || self.options.tcp != Tcp::Established {
+    /// The network lock that a dump that kills leaves in place, until a restore or `crr unlock` removes it.
+    fn lock(&self) -> Result<Option<Entry>> {
+        let stays = self.options.afterwards != Afterwards::KeepRunning && self.options.tcp == Tcp::Established;
+        if !stays || self.options.network_lock == Some(NetworkLock::Skip) {
             return Ok(None);
         }
-        let method = self.options.network_lock.unwrap_or(NetworkLock::Iptables);
+        let mut connections = Vec::new();
+        for file in self.images.files()? {
+            if let Object::Inet(socket) = file?.object {
+                if let (true, Some(local), Some(remote)) = (socket.is_tcp_connection(), socket.local, socket.peer) {
+                    connections.push(Connection { local, remote });
+                }
+            }
+        }
         let run_id = self.images.inventory()?.run_id;
-        Ok(Some(RecordedLock::new(method, run_id)))
+        let checkpoint = self.partial.path();
+        Ok(run_id.filter(|_| !connections.is_empty()).map(|run_id| Entry { run_id, checkpoint, connections }))
     }
 
     /// Writes crr.json and makes DIR what it is to be.
@@ -79,6 +107,9 @@ impl Commit {
         let path = self.partial.partial_path();
         let record = self.record.as_ref().ok_or(Error::Bug { what: "published before it was held" })?;
         record.write(self.partial.as_fd(), &path, self.flush)?;
+        if let Some(Err(error)) = self.lock.as_ref().map(|lock| Ledger::default().note(lock)) {
+            self.complaints.push(format!("the network lock is not noted: {}", with_causes(&error)));
+        }
         pause("record-written");
         self.partial.publish(self.flush, |step| {
             pause(match step {
@@ -98,8 +129,7 @@ impl Commit {
     /// Adds statistics, sums and copies of files to the published checkpoint. It is whole without them: what cannot be done is
     /// a complaint.
     pub(super) fn complete(self, hash: Hash, with_files: WithFiles) -> Result<(Record, Vec<String>)> {
-        let Self { partial, images, flush, record, root, _root, .. } = self;
-        let mut complaints = Vec::new();
+        let Self { partial, images, flush, record, root, _root, mut complaints, .. } = self;
         let mut complain = |what: &str, error: Error| complaints.push(format!("{what}: {}", with_causes(&error)));
         let record = record.ok_or(Error::Bug { what: "completed before it was held" })?;
         let mut files = record.files.clone();

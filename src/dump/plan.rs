@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Auto, Judge, Request};
 use crate::criu::{Chosen, InetSockets, Search};
 use crate::error::{Error, Result};
+use crate::host::netlock::nf_tables_works;
 use crate::operation::Session;
 use crate::preflight::{self, Circumstances, Intent, Level, Verdict};
 use crate::process::Expected;
@@ -122,7 +123,8 @@ impl Plan {
             report.apply(options);
         }
         // CRIU's default, iptables, runs a program per rule while the tree stands still: 60 ms and more.
-        if options.network_lock.is_none() && options.tcp == Tcp::Established && self.version >= Version::new(3, 16) {
+        let matters = options.network_lock.is_none() && options.tcp == Tcp::Established;
+        if matters && self.version >= Version::new(3, 16) && nf_tables_works().is_ok() {
             options.network_lock = Some(NetworkLock::Nftables);
         }
     }

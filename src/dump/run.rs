@@ -9,6 +9,7 @@ use super::{Failed, Plan, Progress, Report, Request, Room, Stage, micros};
 use crate::checkpoint::{Partial, RecordedOptions, room};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
+use crate::host::netlock::Ledger;
 use crate::operation::{Dumped, Interrupt, Operation, Session, Wish, pause};
 use crate::process::{Aftermath, Expected};
 use crate::request::{Afterwards, ImageDirectory};
@@ -210,12 +211,16 @@ impl Run {
         if let Err(error) = commit.clear_remaps() {
             left.push(error.to_string());
         }
-        let partial = commit.partial;
+        let Commit { partial, lock, .. } = commit;
         if committed && afterwards != Afterwards::KeepRunning && !failed.is_tree_unharmed() {
             // Tasks are gone, and this is all that is left of them: it stays, and `Partial` leaves alone what is published.
             failed.kept = Some(partial.path());
             failed.log = Some(partial.path().join(log));
         } else {
+            if let Some(lock) = lock {
+                // CRIU removes its lock when a dump fails; without it the note means nothing to anyone.
+                let _ = Ledger::default().forget(&lock.run_id);
+            }
             match partial.abandon(Some(&log), |_| {}) {
                 Ok(kept) => failed.log = kept,
                 Err(error) => left.push(error.to_string()),
