@@ -75,8 +75,11 @@ impl Purpose {
     pub(super) fn judge(self, facts: &Facts) -> PurposeVerdict {
         let mut problems = Problems::default();
         problems.plain(facts);
+        // Who is not root sees neither what root could do nor what CRIU says when root asks it.
+        let blind = !facts.root || facts.environment.user_namespace == UserNamespace::Nested;
         match self {
             Self::Plain => {}
+            _ if blind => {}
             Self::Tcp => problems.tcp(facts),
             Self::PreCopy => problems.feature(
                 facts,
@@ -353,6 +356,19 @@ mod tests {
         let verdict = Purpose::PostCopy.judge(&facts);
         assert_eq!(verdict.problems.len(), 1, "{verdict:?}");
         assert_eq!(verdict.problems[0].fault, Fault::Criu);
+    }
+
+    #[test]
+    fn without_root_nothing_more_is_said_than_that() {
+        let mut facts = good();
+        facts.root = false;
+        facts.capabilities = Capabilities::all_but(&["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
+        lose(&mut facts, "uffd");
+        for purpose in Purpose::ALL {
+            let problems = purpose.judge(&facts).problems;
+            let what: Vec<_> = problems.iter().map(|problem| problem.what.as_str()).collect();
+            assert_eq!(what, ["crr does not run as root"], "{purpose:?}");
+        }
     }
 
     #[test]

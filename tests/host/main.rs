@@ -14,8 +14,11 @@ mod until;
 mod victim;
 mod world;
 
+mod cgroups;
 mod hit_table;
+mod locks;
 mod network;
+mod self_test;
 mod terminal;
 mod trees;
 
@@ -61,6 +64,9 @@ fn main() -> ExitCode {
     trials.extend(trees::trials());
     trials.extend(network::trials());
     trials.extend(terminal::trials());
+    trials.extend(cgroups::trials());
+    trials.extend(locks::trials());
+    trials.extend(self_test::trials());
     trials.extend(hit_table::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs::remove();

@@ -31,6 +31,8 @@ pub(crate) enum Need {
     Iptables,
     /// `nft`.
     Nft,
+    /// A hierarchy of cgroups in which one can be made.
+    Cgroups,
     /// The commands `check`, `dump` and `restore` of crr.
     Commands,
 }
@@ -47,6 +49,7 @@ impl fmt::Display for Need {
             Self::RedisServer => "redis-server",
             Self::Iptables => "iptables",
             Self::Nft => "nft",
+            Self::Cgroups => "cgroups",
             Self::Commands => "commands",
         })
     }
@@ -67,6 +70,7 @@ impl Need {
             Self::RedisServer => no_program("redis-server"),
             Self::Iptables => no_program("iptables-restore"),
             Self::Nft => no_program("nft"),
+            Self::Cgroups => no_cgroups(),
             Self::Commands => ["check", "dump", "restore"]
                 .into_iter()
                 .find(|verb| !runs(Command::new(env!("CARGO_BIN_EXE_crr")).args([verb, "--help"])))
@@ -98,6 +102,14 @@ fn runs(command: &mut Command) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+fn no_cgroups() -> Option<String> {
+    let layout = ::crr::host::cgroup::Layout::read().unwrap_or_default();
+    let (probe, refused) = ::crr::host::cgroup::OwnCgroup::create(&layout, &format!("probe-{}", std::process::id()));
+    let reason = probe.is_empty().then(|| format!("it needs cgroups that can be written: {}", refused.join("; ")));
+    probe.remove_if_empty();
+    reason
 }
 
 fn no_program(name: &str) -> Option<String> {

@@ -13,6 +13,7 @@ mod scope;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub use own::OwnCgroup;
 pub use scope::Scope;
 
 use crate::error::{Error, Result};
+
+/// A cgroup of ours that is entered at all is entered within milliseconds.
+const STALE: Duration = Duration::from_secs(60);
 
 /// The cgroups of a task: for each hierarchy, by [its name](Hierarchy::name), the path below its root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +91,7 @@ pub fn settle(layout: &Layout, pid: i32, recorded: Option<&Membership>, name: &s
             Err(why) => failures.push(why),
         }
     }
+    OwnCgroup::sweep(layout, STALE);
     let (own, refused) = OwnCgroup::create(layout, name);
     failures.extend(refused);
     if !own.is_empty() {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::layout::{Hierarchy, Layout};
 use super::put;
@@ -40,6 +41,18 @@ impl OwnCgroup {
         Self { directories: directories.filter(|directory| directory.is_dir()).collect() }
     }
 
+    /// Removes the cgroups of ours that have been empty for a while: those of trees that ended when no crr was there to see
+    /// it. One that was made less than `age` ago may be about to be entered and is left.
+    pub fn sweep(layout: &Layout, age: Duration) {
+        for hierarchy in &layout.hierarchies {
+            let ours = fs::read_dir(hierarchy.mount.join(PARENT)).into_iter().flatten().flatten();
+            for directory in ours.map(|entry| entry.path()).filter(|path| is_older(path, age)) {
+                // The kernel refuses while a task is in it; the files in it do not count.
+                let _ = fs::remove_dir(directory);
+            }
+        }
+    }
+
     /// Where it is.
     pub fn directories(&self) -> &[PathBuf] {
         &self.directories
@@ -72,6 +85,13 @@ impl OwnCgroup {
     }
 }
 
+/// Whether it is a directory that was made more than `age` ago.
+fn is_older(path: &Path, age: Duration) -> bool {
+    let metadata = path.symlink_metadata().ok().filter(fs::Metadata::is_dir);
+    let modified = metadata.and_then(|metadata| metadata.modified().ok());
+    modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|elapsed| elapsed >= age)
+}
+
 fn make(hierarchy: &Hierarchy, name: &str) -> io::Result<PathBuf> {
     let parent = hierarchy.mount.join(PARENT);
     let directory = parent.join(name);
@@ -95,4 +115,27 @@ fn inherit_cpuset(above: &Path, made: &Path) -> io::Result<()> {
         fs::write(&own, fs::read_to_string(above.join(file))?.trim())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_cgroups_of_ours_are_swept() {
+        // Directories behave like cgroups here: the kernel removes neither while there is something in them.
+        let mount = tempfile::tempdir().expect("directory");
+        let hierarchy = Hierarchy { name: String::new(), mount: mount.path().into(), root: "/".into() };
+        let layout = Layout { hierarchies: vec![hierarchy] };
+        let (busy, _) = OwnCgroup::create(&layout, "busy");
+        let (idle, _) = OwnCgroup::create(&layout, "idle");
+        fs::create_dir(busy.directories()[0].join("task")).expect("something in it");
+        fs::create_dir(mount.path().join("foreign")).expect("another's");
+        OwnCgroup::sweep(&layout, Duration::from_secs(3600));
+        assert!(idle.directories()[0].exists(), "it was made just now");
+        OwnCgroup::sweep(&layout, Duration::ZERO);
+        assert!(!idle.directories()[0].exists());
+        assert!(busy.directories()[0].exists());
+        assert!(mount.path().join("foreign").exists());
+    }
 }

@@ -107,6 +107,29 @@ impl Locks {
     }
 }
 
+impl Locks {
+    /// Removes those that belong to `owner`; returns what was removed, and each that could not be with the reason.
+    pub fn release(&self, owner: Owner<'_>) -> Released {
+        let mut released = Released::default();
+        for lock in self.of(owner) {
+            match lock.remove() {
+                Ok(()) => released.removed.push(lock.clone()),
+                Err(error) => released.failures.push(error),
+            }
+        }
+        released
+    }
+}
+
+/// What became of the locks of a checkpoint.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// Those that are gone.
+    pub removed: Vec<Lock>,
+    /// Why others are not.
+    pub failures: Vec<Error>,
+}
+
 impl Lock {
     /// Whether a dump that is known by `owner` made it.
     pub fn belongs_to(&self, owner: Owner<'_>) -> bool {
