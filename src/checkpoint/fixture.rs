@@ -28,7 +28,7 @@ impl Fixture {
     pub(crate) fn file(mut self, id: u32, path: &Path, flags: i32, now: Option<&Metadata>) -> Self {
         let mut entry = regfile::Reg_file_entry::new();
         entry.set_id(id);
-        entry.set_flags(flags.cast_unsigned());
+        entry.set_flags(flags as u32);
         entry.set_pos(0);
         entry.set_name(path.as_os_str().as_bytes().to_vec());
         let mut owner = fown::Fown_entry::new();

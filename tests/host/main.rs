@@ -18,6 +18,7 @@ mod cgroups;
 mod hit_table;
 mod locks;
 mod network;
+mod remaps;
 mod self_test;
 mod terminal;
 mod trees;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
     trials.extend(cgroups::trials());
     trials.extend(locks::trials());
     trials.extend(self_test::trials());
+    trials.extend(remaps::trials());
     trials.extend(hit_table::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs::remove();
