@@ -57,6 +57,9 @@ enum Command {
     Explain(commands::explain::Explain),
     Man(commands::man::Man),
     Restore(Box<commands::restore::Restore>),
+    Rm(commands::rm::Rm),
+    Run(commands::run::Run),
+    Unlock(commands::unlock::Unlock),
 }
 
 /// Parses, runs, prints; the exit code is one of [`exit::TABLE`] or the restored program's.
@@ -88,6 +91,9 @@ fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
         Command::Explain(explain) => explain.run(output),
         Command::Man(man) => man.run(),
         Command::Restore(restore) => restore.run(&global, output),
+        Command::Rm(rm) => rm.run(output),
+        Command::Run(run) => run.run(output),
+        Command::Unlock(unlock) => unlock.run(output),
     }
 }
 

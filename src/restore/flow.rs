@@ -23,7 +23,7 @@ use crate::host::cgroup::OwnCgroup;
 use crate::images::{Images, RestoreStatistics};
 use crate::operation::{Interrupt, Operation, Restored, Session, Wish, pause};
 use crate::request::{CgroupMode, ImageDirectory, RestoreSwitch, Tcp};
-use crate::swrk::{Group, Launch, Stdin, Watch};
+use crate::swrk::{Group, Launch, Reaping, Stdin, Watch};
 
 /// How long CRIU may take to notice that it is not wanted any more: it looks at its socket at events only.
 const GRACE: Duration = Duration::from_secs(10);
@@ -43,6 +43,10 @@ pub struct Restoring {
     remarks: Remarks,
     place: Option<String>,
     root: Option<i32>,
+    /// Whether the last event was the one whose refusal lets the tree run.
+    held: bool,
+    /// Whether CRIU has failed: then its log may tell why.
+    failed: bool,
     runs: bool,
 }
 
@@ -68,7 +72,9 @@ pub struct Cancelled {
     pub killed: BTreeSet<i32>,
     /// What was killed and is still there: tasks in an uninterruptible sleep.
     pub left: BTreeSet<i32>,
-    /// CRIU's log.
+    /// Whether the tree runs all the same: it did so already.
+    pub runs: bool,
+    /// CRIU's log, if it failed and wrote one.
     pub log: Option<PathBuf>,
 }
 
@@ -144,7 +150,18 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let undo = Some(Undo { remains, work, log: options.log.file.clone(), settled, put_back });
     let operation = session.restore(image_directory, options).await?;
     let pids = subject.tasks.iter().filter_map(|task| i32::try_from(task.pid).ok()).collect();
-    Ok(Restoring { operation: Some(operation), undo, lock, pids, remarks, place, root: None, runs: false })
+    Ok(Restoring {
+        operation: Some(operation),
+        undo,
+        lock,
+        pids,
+        remarks,
+        place,
+        root: None,
+        held: false,
+        failed: false,
+        runs: false,
+    })
 }
 
 /// Makes what the checkpoint brings along: files that are missing, and CRIU's names for unlinked files.
@@ -202,6 +219,11 @@ impl Restoring {
         self.root
     }
 
+    /// Whether the tree runs. From then on [`Restoring::cancel`] leaves it alone.
+    pub fn runs(&self) -> bool {
+        self.runs
+    }
+
     /// Waits for the next event; `None` when [`Restoring::finish`] is next. After an error [`Restoring::cancel`] is next.
     ///
     /// # Errors
@@ -211,7 +233,17 @@ impl Restoring {
     /// Dropping the future loses nothing; it may be called again.
     pub async fn next(&mut self) -> Result<Option<Event<'_>>> {
         let Some(operation) = self.operation.as_mut() else { return Ok(None) };
-        let Some(event) = operation.next().await? else { return Ok(None) };
+        let event = match operation.next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return Ok(None),
+            // That CRIU went away before it could say so changes nothing.
+            Err(_) if self.runs => return Ok(None),
+            Err(error) => {
+                self.failed = true;
+                return Err(error);
+            }
+        };
+        self.held = *event.kind() == EventKind::PreResume;
         match event.kind() {
             EventKind::PostRestore => self.root = event.pid(),
             EventKind::PostResume => {
@@ -226,7 +258,7 @@ impl Restoring {
         Ok(Some(event))
     }
 
-    /// Answers the events that are left, waits for CRIU's end and cleans up behind it. After an error [`Restoring::cancel`]
+    /// Proceeds at the events that are left, waits for CRIU's end and cleans up behind it. After an error [`Restoring::cancel`]
     /// is next.
     ///
     /// # Errors
@@ -236,14 +268,20 @@ impl Restoring {
     /// Dropping the future gives the restore up if the tree does not run yet.
     pub async fn finish(&mut self) -> Result<Finished> {
         while let Some(event) = self.next().await? {
-            event.proceed().await?;
+            let runs = *event.kind() == EventKind::PostResume;
+            let answered = event.proceed().await;
+            if !runs {
+                answered?;
+            }
         }
         let Some(operation) = self.operation.take() else { return Err(Error::Closed { attempt: "restore" }) };
         let pid = match (operation.finish().await, self.root) {
             (Ok(restored), _) => restored.pid,
-            // The tree runs: that CRIU went away before it could say so changes nothing.
-            (Err(Error::Hangup { .. }), Some(root)) if self.runs => root,
-            (Err(error), _) => return Err(error),
+            (Err(_), Some(root)) if self.runs => root,
+            (Err(error), _) => {
+                self.failed = true;
+                return Err(error);
+            }
         };
         self.runs = true;
         let mut remarks = Remarks::default();
@@ -259,7 +297,7 @@ impl Restoring {
     ///
     /// A tree that runs already is left alone. With [`Wish::Kill`] CRIU is killed at once.
     pub async fn cancel(mut self, mut interrupt: Interrupt) -> Cancelled {
-        if let Some(mut reaping) = self.operation.take().and_then(|operation| operation.cancel(GRACE)) {
+        if let Some(mut reaping) = self.abandon() {
             tokio::select! {
                 _ = reaping.ended() => {}
                 () = interrupt.at_least(Wish::Kill) => {
@@ -269,22 +307,31 @@ impl Restoring {
             }
         }
         let Some(undo) = self.undo.take() else { return Cancelled::default() };
-        let runs = self.runs;
-        tokio::task::spawn_blocking(move || undo.run(runs)).await.unwrap_or_default()
+        let (runs, failed) = (self.runs, self.failed);
+        tokio::task::spawn_blocking(move || undo.run(runs, failed)).await.unwrap_or_default()
+    }
+
+    /// Closes the socket to CRIU.
+    fn abandon(&mut self) -> Option<Reaping> {
+        if let (true, false, Some(undo)) = (self.held, self.runs, &self.undo) {
+            // CRIU takes the end of file for a yes here: the tree must not get as far as running.
+            undo.remains.signal();
+        }
+        self.operation.take()?.cancel(GRACE)
     }
 }
 
 impl Drop for Restoring {
     fn drop(&mut self) {
+        let reaping = self.abandon();
         let Some(undo) = self.undo.take() else { return };
-        let runs = self.runs;
-        let reaping = self.operation.take().and_then(|operation| operation.cancel(GRACE));
+        let (runs, failed) = (self.runs, self.failed);
         // Nobody waits for it: a thread does what `cancel` would have done.
         let _ = std::thread::Builder::new().name("crr-undo".into()).spawn(move || {
             if let (Some(mut reaping), Ok(runtime)) = (reaping, tokio::runtime::Builder::new_current_thread().build()) {
                 runtime.block_on(reaping.ended());
             }
-            undo.run(runs)
+            undo.run(runs, failed)
         });
     }
 }
@@ -301,7 +348,7 @@ struct Undo {
 
 impl Undo {
     /// After CRIU's end. Blocks.
-    fn run(self, runs: bool) -> Cancelled {
+    fn run(self, runs: bool, failed: bool) -> Cancelled {
         let Self { mut remains, work, log, settled, put_back } = self;
         let (killed, left) = match runs {
             true => Default::default(),
@@ -313,7 +360,14 @@ impl Undo {
             home::remove(settled);
         }
         drop(put_back);
-        Cancelled { killed, left, log: work.keep(&log) }
+        let log = match failed {
+            true => work.keep(&log),
+            false => {
+                work.remove();
+                None
+            }
+        };
+        Cancelled { killed, left, runs, log }
     }
 
     /// After success.

@@ -32,9 +32,11 @@ mod problem;
 mod remains;
 mod request;
 mod subject;
+mod unlock;
 mod work;
 
 pub use flow::{Cancelled, Finished, Restoring, begin};
 pub use home::Home;
 pub use problem::{Problem, Remarks};
 pub use request::{Files, Request, Verify};
+pub use unlock::{Unlocked, unlock};

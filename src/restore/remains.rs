@@ -56,6 +56,14 @@ impl Remains {
         }
     }
 
+    /// Sends all that the restore made a SIGKILL, and waits for nothing.
+    pub(super) fn signal(&self) {
+        for pid in self.made() {
+            // One that has gone needs none.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+
     /// Kills all that the restore made and waits until it is gone. Gives what was killed, and what did not go.
     pub(super) fn kill(&mut self) -> (BTreeSet<i32>, BTreeSet<i32>) {
         let deadline = Instant::now() + GRACE;

@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -15,6 +16,12 @@ use crate::images::{Images, RestoreStatistics};
 
 /// Where private working directories are made, if it can be made; else in `$TMPDIR`.
 const PLACE: &str = "/run/crr";
+
+/// How their names begin.
+const NAME: &str = "restore.";
+
+/// How long the log of a restore that failed is kept.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// CRIU's working directory.
 #[derive(Debug)]
@@ -30,6 +37,7 @@ impl WorkDirectory {
         if let Some(given) = given {
             return Ok(Self { path: given.to_path_buf(), private: false });
         }
+        sweep(Path::new(PLACE));
         let path = Self::make(Path::new(PLACE)).or_else(|_| {
             let place = std::env::temp_dir();
             Self::make(&place).map_err(|errno| Error::io("make a directory in", &place)(errno.into()))
@@ -42,7 +50,7 @@ impl WorkDirectory {
             // That it exists is the usual case; whatever else is wrong shows right below.
             let _ = DirBuilder::new().mode(0o700).create(place);
         }
-        nix::unistd::mkdtemp(&place.join("restore.XXXXXX"))
+        nix::unistd::mkdtemp(&place.join(format!("{NAME}XXXXXX")))
     }
 
     /// Opens it for CRIU.
@@ -75,5 +83,56 @@ impl WorkDirectory {
                 None
             }
         }
+    }
+}
+
+/// Removes what killed restores left, and logs of failed ones that nobody has asked for in a while.
+fn sweep(place: &Path) {
+    let old = |entry: &fs::DirEntry| {
+        let modified = entry.metadata().ok()?.modified().ok()?;
+        Some(entry.file_name().as_encoded_bytes().starts_with(NAME.as_bytes()) && modified.elapsed().ok()? > KEPT)
+    };
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        if old(&entry) == Some(true) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn what_is_old_is_swept_and_what_is_not_ours_is_left() {
+        let place = tempfile::tempdir().unwrap();
+        for (name, age) in [("restore.old", 2 * KEPT), ("restore.new", KEPT / 2), ("locks", 2 * KEPT)] {
+            let path = place.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("restore.log"), "x").unwrap();
+            fs::File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        }
+        sweep(place.path());
+        let mut left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["locks", "restore.new"]);
+    }
+
+    #[test]
+    fn the_log_of_a_failed_restore_is_kept_and_an_empty_directory_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = |name: &str| {
+            let path = place.path().join(name);
+            fs::create_dir(&path).unwrap();
+            WorkDirectory { path, private: true }
+        };
+        assert_eq!(directory("empty").keep("restore.log"), None);
+        assert!(!place.path().join("empty").exists());
+        let failed = directory("failed");
+        fs::write(failed.path.join("restore.log"), "Error").unwrap();
+        assert_eq!(failed.keep("restore.log"), Some(place.path().join("failed/restore.log")));
+        assert!(place.path().join("failed/restore.log").exists());
     }
 }

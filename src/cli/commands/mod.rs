@@ -7,3 +7,6 @@ pub(crate) mod dump;
 pub(crate) mod explain;
 pub(crate) mod man;
 pub(crate) mod restore;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod unlock;

@@ -208,14 +208,20 @@ async fn drive(
         let object = root.map(|root| object(restoring, root));
         let event = tokio::select! {
             biased;
-            signal = ending(signals) => return Err(cancelled_by(signal)),
+            // Once the tree runs there is nothing to give up: in the foreground it is the tree's signal.
+            signal = ending(signals), if !restoring.runs() => return Err(cancelled_by(signal)),
             event = restoring.next() => event?,
         };
         let Some(event) = event else { break };
         if let (EventKind::PreResume, Some(root), Some(object)) = (event.kind(), root, object) {
             announced.tell(root, &object, output)?;
         }
-        event.proceed().await?;
+        let runs = *event.kind() == EventKind::PostResume;
+        let answered = event.proceed().await;
+        // Once the tree runs it does not matter that CRIU has gone away.
+        if !runs {
+            answered?;
+        }
     }
     Ok(restoring.finish().await?)
 }
@@ -302,7 +308,10 @@ async fn undone(restoring: Restoring, mut failure: Failure, signals: &mut Unboun
             }
         }
     };
-    if cancelled.left.is_empty() {
+    if cancelled.runs {
+        failure.code = Code::TreeChanged;
+        failure.state.push("The tree runs.".into());
+    } else if cancelled.left.is_empty() {
         failure.state.push("Nothing of the tree is left; the checkpoint is unchanged.".into());
     } else {
         failure.code = Code::TreeChanged;
