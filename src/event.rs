@@ -50,7 +50,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    fn from_script(script: &str) -> Self {
+    pub(crate) fn from_script(script: &str) -> Self {
         match script {
             "pre-dump" => Self::PreDump,
             "network-lock" => Self::NetworkLock,

@@ -6,7 +6,7 @@
 pub type Target = fn(&[u8]);
 
 /// Every function by the name of its target and corpus.
-pub const TARGETS: &[(&str, Target)] = &[("image", image), ("log", log), ("record", record)];
+pub const TARGETS: &[(&str, Target)] = &[("image", image), ("log", log), ("record", record), ("reply", reply)];
 
 /// An image file of the kind that its magic words say.
 pub fn image(data: &[u8]) {
@@ -28,4 +28,9 @@ pub fn record(data: &[u8]) {
         let again = record.to_bytes().and_then(|bytes| Record::parse(&bytes));
         assert_eq!(again.as_ref(), Ok(&record));
     }
+}
+
+/// A packet from CRIU.
+pub fn reply(data: &[u8]) {
+    crate::operation::fuzz_reply(data);
 }

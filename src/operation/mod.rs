@@ -50,6 +50,7 @@ pub use reply::{Dumped, PageServer, Reply, Restored};
 pub use session::Session;
 
 pub(crate) use pause::pause;
+pub(crate) use reply::fuzz as fuzz_reply;
 
 /// So much of a failed operation's log is kept, from its end.
 const LOG_LIMIT: u64 = 1 << 20;

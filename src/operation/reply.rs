@@ -71,3 +71,14 @@ pub(crate) fn decode(attempt: &'static str, bytes: &[u8]) -> Result<Criu_resp> {
         what: format!("{} bytes that are no message: {source}", bytes.len()),
     })
 }
+
+/// Decodes a packet and reads it as every reply and event there is.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(response) = decode("fuzz", bytes) {
+        let _ = (Dumped::read(&response), Restored::read(&response));
+        let _ = response.version.as_ref().map(|version| crate::request::Version::from_proto(version).to_string());
+        let _ = response.features.as_ref().map(crate::request::Features::from_proto);
+        let _ =
+            response.notify.as_ref().map(|notify| crate::event::EventKind::from_script(notify.script()).to_string());
+    }
+}
