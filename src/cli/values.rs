@@ -49,7 +49,7 @@ impl From<Lock> for NetworkLock {
 
 /// `--cpu-cap CAP`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Cpu {
+pub(crate) enum CpuCap {
     None,
     Fpu,
     Cpu,
@@ -57,14 +57,14 @@ pub(crate) enum Cpu {
     All,
 }
 
-impl From<Cpu> for CpuCapabilities {
-    fn from(cpu: Cpu) -> Self {
+impl From<CpuCap> for CpuCapabilities {
+    fn from(cpu: CpuCap) -> Self {
         match cpu {
-            Cpu::None => Self::None,
-            Cpu::Fpu => Self::Fpu,
-            Cpu::Cpu => Self::Cpu,
-            Cpu::Ins => Self::Instructions,
-            Cpu::All => Self::All,
+            CpuCap::None => Self::None,
+            CpuCap::Fpu => Self::Fpu,
+            CpuCap::Cpu => Self::Cpu,
+            CpuCap::Ins => Self::Instructions,
+            CpuCap::All => Self::All,
         }
     }
 }

@@ -136,14 +136,8 @@ impl Commit {
         let mut checkpoint = partial.finish(record)?;
         let statistics = images.dump_statistics().map(Into::into);
         let statistics = statistics.map_err(|error| complain("no statistics", error)).ok();
-        let mut sums = None;
-        if hash == Hash::Sum {
-            if let Err(error) = files.hash(&root) {
-                complain("no sums of files", error);
-            }
-            sums = Sums::of(checkpoint.as_fd(), checkpoint.path())
-                .map_err(|error| complain("no sums of images", error))
-                .ok();
+        if let Some(Err(error)) = (hash == Hash::Sum).then(|| files.hash(&root)) {
+            complain("no sums of files", error);
         }
         if with_files == WithFiles::Keep {
             let path = checkpoint.path().to_owned();
@@ -151,6 +145,9 @@ impl Commit {
                 complain("files were not put into the checkpoint", error);
             }
         }
+        // Last, so that the copies have sums too.
+        let sums = (hash == Hash::Sum).then(|| Sums::of(checkpoint.as_fd(), checkpoint.path()));
+        let sums = sums.and_then(|sums| sums.map_err(|error| complain("no sums of images", error)).ok());
         checkpoint.set_files(files);
         if let Err(error) = checkpoint.complete(sums, statistics, flush) {
             complain("crr.json stays without sums", error);

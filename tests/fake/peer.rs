@@ -116,7 +116,7 @@ fn images_dir_fd(request: &[u8]) -> Option<RawFd> {
 
 /// Field 3 (notify_success) of an answer.
 fn acknowledged(request: &[u8]) -> bool {
-    crate::wire::fields(request).iter().any(|field| *field == (3, crate::wire::Value::Number(1)))
+    crate::wire::fields(request).contains(&(3, crate::wire::Value::Number(1)))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -35,15 +35,23 @@ impl Manifest {
     /// [`Error::Image`] if an image cannot be read.
     pub fn named_by(images: &Images) -> Result<Self> {
         let uses = uses(images)?;
-        let inside = inside(images)?;
-        let mut files: BTreeMap<PathBuf, OutsideFile> = BTreeMap::new();
+        let mut inside = inside(images)?;
+        let mut regulars = Vec::new();
         for file in images.files()? {
             let file = file?;
-            let Object::Regular(regular) = file.object else { continue };
-            if regular.external || inside.contains(&file.id) || !is_outside(&regular.path) {
+            match file.object {
+                Object::Regular(regular) => regulars.push((file.id, regular)),
+                // A terminal is made anew, or the restorer's own takes its place: its number may be another then.
+                Object::Terminal(terminal) => inside.extend(terminal.path),
+                _ => {}
+            }
+        }
+        let mut files: BTreeMap<PathBuf, OutsideFile> = BTreeMap::new();
+        for (id, regular) in regulars {
+            if regular.external || inside.contains(&id) || !is_outside(&regular.path) {
                 continue;
             }
-            let mut uses = uses.get(&file.id).cloned().unwrap_or_default();
+            let mut uses = uses.get(&id).cloned().unwrap_or_default();
             // One without a size was open for writing only, or is no plain file.
             if uses.is_empty() {
                 uses.insert(open_use(&regular));

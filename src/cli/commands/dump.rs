@@ -137,7 +137,7 @@ pub(crate) struct Resources {
     timeout: Option<u32>,
     /// What of the CPU is recorded: none, fpu, cpu, ins, all
     #[arg(long, value_enum, value_name = "CAP")]
-    cpu_cap: Option<values::Cpu>,
+    cpu_cap: Option<values::CpuCap>,
     /// Run CRIU without root's capabilities
     #[arg(long)]
     unprivileged: bool,

@@ -102,9 +102,9 @@ fn a_file_lost_from_files_img_is_missed_by_what_refers_to_it() {
         Kind::Files,
         &fs::read(tree().join("files.img")).expect("readable"),
     );
-    for place in 0..whole.len() {
+    for (place, file) in whole.iter().enumerate() {
         let (home, images) = copy();
-        let lost = whole[place].id();
+        let lost = file.id();
         rewrite(home.path(), Kind::Files, |files: &mut Vec<crate::proto::images::fdinfo::File_entry>| {
             drop(files.remove(place));
         });
