@@ -57,7 +57,7 @@ pub(super) struct Resources {
     mntns_compat_mode: bool,
     /// What of the CPU is compared: none, fpu, cpu, ins, all
     #[arg(long, value_enum, value_name = "CAP")]
-    cpu_cap: Option<values::Cpu>,
+    cpu_cap: Option<values::CpuCap>,
     /// Do not compare the permissions of files
     #[arg(long)]
     skip_file_rwx_check: bool,
