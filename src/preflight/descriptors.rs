@@ -151,11 +151,13 @@ fn look_at_object(examination: &mut Examination<'_>, task: &Task, descriptor: &D
         ),
         (Extra::Inotify(watches), _) => look_at_watches(examination, task, descriptor, watches),
         (Extra::Epoll(targets), _) => {
+            let others = || task.descriptors.iter().filter(|other| other.fd != fd);
             let open: BTreeSet<u64> =
-                task.descriptors.iter().map(|other| other.status.map_or(other.inode, |status| status.inode)).collect();
+                others().map(|other| other.status.map_or(other.inode, |status| status.inode)).collect();
             // Objects without a name share one inode, so that each of them counts as open while any is.
-            let anonymous = task.descriptors.iter().any(|other| matches!(other.kind, Kind::Anonymous(_)));
-            let lost = targets.iter().find(|target| !open.contains(&target.inode) && !anonymous);
+            let object = others().any(|other| matches!(other.kind, Kind::Anonymous(_)));
+            let is_open = |inode| open.contains(&inode) || (object && inode == descriptor.inode);
+            let lost = targets.iter().find(|target| !is_open(target.inode));
             if let Some(target) = lost {
                 examination.findings.will_not(
                     "epoll-target",

@@ -2,12 +2,18 @@
 
 use std::path::Path;
 
-use crate::process::{FileStatus, Kind, Mapping, MappingKind, Task};
+use crate::process::{FileStatus, Kind, Mapping, MappingKind, Memory, Task};
 
+use super::circumstances::KernelRelease;
 use super::devices;
 use super::examine::{Examination, described};
 
+/// In trees of more mappings, or with more memory in RAM, nobody looks for sealed ones: it would cost more than all the rest.
+const SEALED_MAPPINGS: u64 = 300;
+const SEALED_BYTES: u64 = 256 << 20;
+
 pub(super) fn look(examination: &mut Examination<'_>) {
+    look_for_sealed(examination);
     for task in &examination.tree.tasks {
         if task.status.has_memory && task.memory.mappings > 0 && !task.memory.has_vdso {
             examination.findings.warn(
@@ -19,6 +25,29 @@ pub(super) fn look(examination: &mut Examination<'_>) {
         }
         for mapping in &task.memory.notable {
             look_at(examination, task, mapping);
+        }
+    }
+}
+
+fn look_for_sealed(examination: &mut Examination<'_>) {
+    let tree = examination.tree;
+    let tasks = || tree.tasks.iter().filter(|task| task.status.has_memory);
+    let mappings: u64 = tasks().map(|task| u64::from(task.memory.mappings)).sum();
+    let bytes = tasks().fold(0u64, |sum, task| sum.saturating_add(task.status.anonymous_bytes));
+    // mseal(2) came with Linux 6.10.
+    let possible =
+        examination.circumstances.kernel.is_none_or(|kernel| kernel >= (KernelRelease { major: 6, minor: 10 }));
+    if !possible || mappings > SEALED_MAPPINGS || bytes > SEALED_BYTES {
+        return;
+    }
+    for task in tasks() {
+        if let Ok(count @ 1..) = Memory::sealed(task.pid()) {
+            examination.findings.warn(
+                "sealed-memory",
+                task.pid(),
+                format!("{} has sealed {count} of its mappings (mseal)", described(task)),
+                "the dump passes, but after the restore they are not sealed: nothing will say so",
+            );
         }
     }
 }

@@ -18,6 +18,8 @@ mod devices;
 mod examine;
 mod files;
 mod findings;
+#[cfg(test)]
+mod fixture;
 mod intent;
 mod locks;
 mod memory;
@@ -27,6 +29,8 @@ mod outside;
 mod peers;
 mod report;
 mod room;
+#[cfg(test)]
+mod rules;
 mod sessions;
 mod sockets;
 mod tasks;

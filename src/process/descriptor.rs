@@ -170,7 +170,8 @@ pub struct Descriptor {
     pub flags: u32,
     /// The mount it was opened on.
     pub mount: i32,
-    /// The inode of a pipe, socket or namespace; of a file see `status`.
+    /// The inode of a pipe, socket, namespace, epoll instance (which all objects without a name share) or pidfd; of a file
+    /// see `status`.
     pub inode: u64,
     /// What `stat` says, of what has a name.
     pub status: Option<FileStatus>,
@@ -200,6 +201,10 @@ impl Descriptor {
         if matches!(descriptor.kind, Kind::Unknown | Kind::Memfd) {
             descriptor.status = FileStatus::read(&link_path).ok();
             descriptor.settle();
+        }
+        // An epoll instance names what it watches by inode, and a pidfd has one of its own.
+        if matches!(&descriptor.kind, Kind::Anonymous(name) if name == "eventpoll" || name == "pidfd") {
+            descriptor.inode = FileStatus::read(&link_path).map_or(0, |status| status.inode);
         }
         let taken = lines.each(task.join(format!("fdinfo/{fd}")), |line| descriptor.take(line));
         taken.ok()?;

@@ -156,6 +156,17 @@ impl Memory {
         Ok(memory)
     }
 
+    /// How many mappings of process `pid` are sealed (mseal(2)), not counting the kernel's own. Reads /proc/PID/smaps, which
+    /// costs some 10 µs for each mapping and 10 ns for each page in RAM.
+    ///
+    /// # Errors
+    /// What the system says when that file cannot be read.
+    pub fn sealed(pid: i32) -> std::io::Result<usize> {
+        let mut count = SealedCount::default();
+        super::lines::Lines::new().each(format!("/proc/{pid}/smaps"), |line| count.take(line))?;
+        Ok(count.sealed)
+    }
+
     /// Takes one line of /proc/PID/maps, and gives back the mapping of a plain file.
     pub(super) fn take(&mut self, line: &[u8]) -> Option<Mapping> {
         self.mappings = self.mappings.saturating_add(1);
@@ -178,6 +189,28 @@ impl Memory {
                 }
                 None
             }
+        }
+    }
+}
+
+/// Counts the sealed mappings in the lines of smaps.
+#[derive(Default)]
+struct SealedCount {
+    of_the_kernel: bool,
+    sealed: usize,
+}
+
+impl SealedCount {
+    fn take(&mut self, line: &[u8]) {
+        if let Some(flags) = line.strip_prefix(b"VmFlags:") {
+            let sealed = super::lines::words(flags).any(|flag| flag == b"sl");
+            self.sealed += usize::from(sealed && !self.of_the_kernel);
+        } else if line.first().is_some_and(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte)) {
+            // The head of the next mapping: all other lines begin with a capital letter.
+            self.of_the_kernel =
+                [&b"[vdso]"[..], b"[vvar]", b"[vvar_vclock]", b"[vsyscall]", b"[sigpage]", b"[uprobes]"]
+                    .iter()
+                    .any(|name| line.ends_with(name));
         }
     }
 }
@@ -226,6 +259,16 @@ mod tests {
         assert_eq!(memory.segments, [Segment { inode: 5, bytes: 0x3000 }]);
         assert_eq!(memory.mappings, 2);
         assert_eq!(memory.notable, []);
+    }
+
+    #[test]
+    fn sealed_mappings_are_counted_without_those_of_the_kernel() {
+        let text = "7f00-7f10 r-xp 00000000 fe:00 42   /usr/lib/a.so\nSize: 4 kB\nVmFlags: rd ex mr mw me \n\
+                    7f10-7f20 r--p 00000000 00:00 0 \nVmFlags: rd mr sl \n\
+                    7f20-7f30 r-xp 00000000 00:00 0 [vdso]\nVmFlags: rd ex sl \n";
+        let mut count = SealedCount::default();
+        text.lines().for_each(|line| count.take(line.as_bytes()));
+        assert_eq!(count.sealed, 1);
     }
 
     proptest! {

@@ -66,6 +66,20 @@ impl Tree {
         Ok(tree)
     }
 
+    /// A tree of these tasks, the root first, with nothing else in it.
+    #[cfg(test)]
+    pub(crate) fn of(tasks: Vec<Task>, own_namespaces: Namespaces) -> Self {
+        Self {
+            index: tasks.iter().enumerate().map(|(index, task)| (task.pid(), index)).collect(),
+            tasks,
+            mapped_files: Vec::new(),
+            sockets: BTreeMap::new(),
+            unix_peers: BTreeMap::new(),
+            mounts: BTreeMap::new(),
+            own_namespaces,
+        }
+    }
+
     /// The root of the tree.
     pub fn root(&self) -> &Task {
         &self.tasks[0]
