@@ -37,6 +37,7 @@ will not work. crr drives CRIU and needs root.";
 
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "With every command")]
 struct Global {
     /// The CRIU program [default: the first suitable of PATH's and /opt/crr/criu/bin/criu]
     #[arg(long, global = true, value_name = "PATH", env = "CRR_CRIU")]

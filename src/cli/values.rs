@@ -29,6 +29,12 @@ pub(crate) fn size(text: &str) -> Result<u32, String> {
     u32::try_from(bytes).map_err(|_| bad())
 }
 
+/// A path, made absolute: CRIU opens it after it has gone elsewhere.
+pub(crate) fn absolute(text: &str) -> Result<String, String> {
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    path.into_os_string().into_string().map_err(|_| "CRIU takes only paths in UTF-8 here".to_owned())
+}
+
 /// `--network-lock METHOD`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Lock {
@@ -105,7 +111,7 @@ pub(crate) struct CgroupArgs {
     #[arg(long, value_name = "[CONTROLLER:]/PATH")]
     cgroup_root: Vec<String>,
     /// A directory that has the controllers mounted
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
     cgroup_yard: Option<String>,
 }
 

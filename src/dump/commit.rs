@@ -20,6 +20,8 @@ use crate::request::{Afterwards, NetworkLock, Tcp, Version};
 pub(super) struct Commit {
     pub(super) partial: Partial,
     pub(super) images: Images,
+    /// The directory of log and statistics, where that is another.
+    pub(super) work: Option<Images>,
     pub(super) options: RecordedOptions,
     pub(super) criu: Version,
     pub(super) flush: Flush,
@@ -47,9 +49,11 @@ impl Commit {
             .map_err(|errno| Error::io("open", &of_tree)(errno.into()))?;
         let root = PathBuf::from(format!("/proc/self/fd/{}", root_directory.as_raw_fd()));
         let flush = request.flush;
+        let work = request.work_dir.as_ref().map(Images::open).transpose()?;
         Ok(Self {
             partial,
             images,
+            work,
             options,
             criu,
             flush,
@@ -129,12 +133,12 @@ impl Commit {
     /// Adds statistics, sums and copies of files to the published checkpoint. It is whole without them: what cannot be done is
     /// a complaint.
     pub(super) fn complete(self, hash: Hash, with_files: WithFiles) -> Result<(Record, Vec<String>)> {
-        let Self { partial, images, flush, record, root, _root, mut complaints, .. } = self;
+        let Self { partial, images, work, flush, record, root, _root, mut complaints, .. } = self;
         let mut complain = |what: &str, error: Error| complaints.push(format!("{what}: {}", with_causes(&error)));
         let record = record.ok_or(Error::Bug { what: "completed before it was held" })?;
         let mut files = record.files.clone();
         let mut checkpoint = partial.finish(record)?;
-        let statistics = images.dump_statistics().map(Into::into);
+        let statistics = work.as_ref().unwrap_or(&images).dump_statistics().map(Into::into);
         let statistics = statistics.map_err(|error| complain("no statistics", error)).ok();
         if let Some(Err(error)) = (hash == Hash::Sum).then(|| files.hash(&root)) {
             complain("no sums of files", error);

@@ -83,6 +83,8 @@ pub struct Request {
     pub options: DumpOptions,
     /// How far the ghost limit may be raised where the options name none, in bytes.
     pub ghost_limit_at_most: u32,
+    /// Where CRIU writes its log and statistics; `None`: in the checkpoint.
+    pub work_dir: Option<PathBuf>,
     /// The CRIU program; `None`: the first suitable one.
     pub criu: Option<PathBuf>,
     /// Who judges.
@@ -108,6 +110,7 @@ impl Request {
             dir: dir.into(),
             options: DumpOptions::new(pid),
             ghost_limit_at_most: preflight::GHOST_LIMIT_BYTES,
+            work_dir: None,
             criu: None,
             judge: Judge::default(),
             auto: Auto::default(),

@@ -134,10 +134,11 @@ impl Run {
     }
 
     fn directory(&self) -> Result<(ImageDirectory, PathBuf)> {
-        let partial = &self.commit.as_ref().ok_or(LOST)?.partial;
+        let Commit { partial, work, .. } = self.commit.as_ref().ok_or(LOST)?;
         let path = partial.partial_path();
         let images = partial.as_fd().try_clone_to_owned().map_err(Error::io("open", &path))?;
-        Ok((ImageDirectory::new(images), path))
+        let work = work.as_ref().map(|work| work.as_fd().try_clone_to_owned().map_err(Error::io("open", work.path())));
+        Ok((ImageDirectory { images, work: work.transpose()? }, path))
     }
 
     async fn answer_events(

@@ -45,7 +45,7 @@ pub(crate) struct Dump {
     #[command(flatten)]
     resources: Resources,
     #[command(flatten)]
-    cgroups: values::CgroupArgs,
+    cgroups: DumpedCgroups,
     #[command(flatten)]
     log: values::LogArgs,
 }
@@ -72,6 +72,12 @@ struct Own {
     /// Write even where others own or may write a directory above DIR
     #[arg(long)]
     trust_images: bool,
+    /// Where CRIU writes its log and statistics [default: DIR]
+    #[arg(long, short = 'W', visible_alias = "work-path", value_name = "DIR")]
+    work_dir: Option<PathBuf>,
+    /// A configuration file of CRIU's, which overrides all options here
+    #[arg(long, value_name = "FILE", value_parser = values::absolute)]
+    config: Option<String>,
     /// Give up after so long; the tree then runs on
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     deadline: Option<Duration>,
@@ -130,7 +136,7 @@ pub(crate) struct Resources {
     #[arg(long, value_enum, value_name = "NS")]
     empty_ns: Vec<values::EmptyNs>,
     /// Freeze this cgroup rather than each task
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = values::absolute)]
     freeze_cgroup: Option<String>,
     /// How long freezing may take, in seconds; 0 is for ever [default: 10]
     #[arg(long, value_name = "SECONDS")]
@@ -141,6 +147,33 @@ pub(crate) struct Resources {
     /// Run CRIU without root's capabilities
     #[arg(long)]
     unprivileged: bool,
+}
+
+/// What of cgroups goes into the images.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cgroups")]
+struct DumpedCgroups {
+    #[command(flatten)]
+    shared: values::CgroupArgs,
+    /// Which controllers and properties are dumped, in CRIU's simplified YAML
+    #[arg(long, value_name = "TEXT")]
+    cgroup_props: Option<String>,
+    /// The same from a file
+    #[arg(long, value_name = "FILE", value_parser = values::absolute)]
+    cgroup_props_file: Option<String>,
+    /// Dump this controller and no other
+    #[arg(long, value_name = "NAME")]
+    cgroup_dump_controller: Vec<String>,
+}
+
+impl DumpedCgroups {
+    fn write(self, options: &mut DumpOptions) {
+        let Self { shared, cgroup_props, cgroup_props_file, cgroup_dump_controller } = self;
+        options.cgroups = shared.options();
+        options.cgroup_props = cgroup_props;
+        options.cgroup_props_file = cgroup_props_file;
+        options.cgroup_dump_controllers = cgroup_dump_controller;
+    }
 }
 
 impl Dump {
@@ -191,7 +224,7 @@ impl Dump {
 
     fn request(self, global: &Global) -> Result<Request, Failure> {
         let Self { pid, dir, dry_run: _, leave_running, leave_stopped, own, resources, cgroups, log } = self;
-        let Own { no_auto, no_preflight, no_sync, no_hash, with_files, trust_images, deadline } = own;
+        let Own { no_auto, no_preflight, no_sync, no_hash, with_files, trust_images, work_dir, config, deadline } = own;
         let mut request = Request::new(pid, dir);
         request.options.afterwards = match (leave_running, leave_stopped) {
             (_, true) => Afterwards::KeepStopped,
@@ -202,7 +235,9 @@ impl Dump {
             request.ghost_limit_at_most = limit;
         }
         resources.write(&mut request.options);
-        request.options.cgroups = cgroups.options();
+        cgroups.write(&mut request.options);
+        request.options.config_file = config;
+        request.work_dir = work_dir;
         log.write(&mut request.options.log).map_err(|what| Failure::new(Code::Usage, what))?;
         request.criu.clone_from(&global.criu);
         request.judge = if no_preflight { Judge::CriuAlone } else { Judge::Preflight };
