@@ -7,12 +7,13 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{Hash, Request, WithFiles};
 use crate::checkpoint::{
-    Flush, Manifest, Partial, Record, RecordedHost, RecordedLock, RecordedOptions, Remaps, Step, Sums,
+    Flush, Manifest, Partial, Record, RecordedHost, RecordedLock, RecordedOptions, RecordedTask, Remaps, Step, Sums,
 };
 use crate::error::{Error, Result};
 use crate::host::netlock::{Connection, Entry, Ledger};
 use crate::images::{Images, Object};
 use crate::operation::pause;
+use crate::process::Expected;
 use crate::request::{Afterwards, NetworkLock, Tcp, Version};
 
 /// A checkpoint in the making, and what is known about it. Blocks: for `spawn_blocking`.
@@ -72,7 +73,7 @@ impl Commit {
         let path = self.partial.partial_path();
         let remaps = Remaps::keep(&self.images, &self.root, self.partial.as_fd(), &path)?;
         let mut record = Record::new(self.options.clone(), RecordedHost::here(self.criu.to_string())?);
-        record.tree = crate::checkpoint::RecordedTask::all(&self.images)?;
+        record.tree = RecordedTask::all(&self.images)?;
         // A tree in a PID namespace of its own has other PIDs in the images than here.
         if record.tree.first().is_some_and(|root| root.pid == self.pid) {
             record.collect_cgroups(|pid| pid)?;
@@ -85,6 +86,14 @@ impl Commit {
         self.remaps = Some(remaps);
         self.record = Some(record);
         Ok(())
+    }
+
+    /// The tasks that are held; `None` for a tree whose PIDs in the images are others than here.
+    pub(super) fn tree(&self) -> Option<Vec<Expected>> {
+        let tasks = &self.record.as_ref()?.tree;
+        let is_here = tasks.first()?.pid == self.pid;
+        let expected = |task: &RecordedTask| Expected::now(i32::try_from(task.pid).ok()?);
+        is_here.then(|| tasks.iter().filter_map(expected).collect())
     }
 
     /// The network lock that a dump that kills leaves in place, until a restore or `crr unlock` removes it.

@@ -149,9 +149,11 @@ impl Run {
         progress: &mut impl FnMut(Stage, u64),
     ) -> Result<()> {
         loop {
+            // Once CRIU ends the tree there is no way back: giving up half-way would only leave half of it.
+            let wish = if self.committed { Wish::Kill } else { Wish::Cancel };
             let event = tokio::select! {
                 event = dump.next() => event?,
-                () = interrupt.at_least(Wish::Cancel) => return Err(cancelled()),
+                () = interrupt.at_least(wish) => return Err(cancelled()),
                 () = tokio::time::sleep(LOOK) => {
                     progress(Stage::Write, size_of(path));
                     continue;
@@ -163,11 +165,15 @@ impl Run {
             if is_last_chance {
                 progress(Stage::Publish, size_of(path));
                 self.blocking(Commit::hold).await?;
+                // The tasks that CRIU really holds: others may have come or gone since the preflight.
+                if let Some(tree) = self.commit.as_ref().and_then(Commit::tree) {
+                    self.tree = tree;
+                }
                 if self.afterwards != Afterwards::KeepRunning {
                     self.blocking(Commit::publish).await?;
                 }
             }
-            if interrupt.wish() >= Wish::Cancel {
+            if !self.committed && interrupt.wish() >= Wish::Cancel {
                 return Err(cancelled());
             }
             self.committed |= is_last_chance;

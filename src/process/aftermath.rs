@@ -24,10 +24,10 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// The task that has this PID now.
+    /// The task that has this PID now; `None` for a zombie, which nothing can happen to any more.
     pub fn now(pid: i32) -> Option<Self> {
         let stat = Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)?;
-        Some(Self { pid, start_time_ticks: stat.start_time_ticks })
+        (!matches!(stat.state, 'Z' | 'X')).then_some(Self { pid, start_time_ticks: stat.start_time_ticks })
     }
 }
 
