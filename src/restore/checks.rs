@@ -64,7 +64,7 @@ impl Checks {
     /// Only what keeps a check from being made.
     pub(super) fn run(self) -> Result<(Self, Found)> {
         let mut found = Found::default();
-        self.check_images(&mut found)?;
+        check_images(&self.images, &self.checkpoint, self.verify, &mut found)?;
         if let Some(record) = self.checkpoint.record() {
             self.check_host(&RecordedHost::here("")?, record, &mut found);
             self.check_lock(record, &mut found);
@@ -75,24 +75,6 @@ impl Checks {
             found.problems.push(Problem::NoTerminal);
         }
         Ok((self, found))
-    }
-
-    fn check_images(&self, found: &mut Found) -> Result<()> {
-        found.problems.extend(self.images.check_set()?.iter().map(|problem| Problem::Images(problem.to_string())));
-        let Some(record) = self.checkpoint.record() else { return Ok(()) };
-        match (&record.sums, self.verify) {
-            (_, Verify::Skip) => {}
-            (None, Verify::Sums) => {
-                found
-                    .remarks
-                    .note("the checkpoint has no sums: whether its images are as they were written is not known");
-            }
-            (Some(sums), Verify::Sums) => match sums.verify(&self.checkpoint, self.checkpoint.path()) {
-                Err(Error::Sums { wrong, .. }) => found.problems.extend(wrong.into_iter().map(Problem::Sum)),
-                other => other?,
-            },
-        }
-        Ok(())
     }
 
     fn check_host(&self, here: &RecordedHost, record: &Record, found: &mut Found) {
@@ -210,6 +192,23 @@ impl Checks {
         }
         Ok(())
     }
+}
+
+/// Whether the set of images is whole and each as it was written.
+pub(super) fn check_images(images: &Images, checkpoint: &Checkpoint, verify: Verify, found: &mut Found) -> Result<()> {
+    found.problems.extend(images.check_set()?.iter().map(|problem| Problem::Images(problem.to_string())));
+    let Some(record) = checkpoint.record() else { return Ok(()) };
+    match (&record.sums, verify) {
+        (_, Verify::Skip) => {}
+        (None, Verify::Sums) => {
+            found.remarks.note("the checkpoint has no sums: whether its images are as they were written is not known");
+        }
+        (Some(sums), Verify::Sums) => match sums.verify(checkpoint, checkpoint.path()) {
+            Err(Error::Sums { wrong, .. }) => found.problems.extend(wrong.into_iter().map(Problem::Sum)),
+            other => other?,
+        },
+    }
+    Ok(())
 }
 
 fn is_directory(manifest: &Manifest, path: &Path) -> bool {

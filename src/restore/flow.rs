@@ -5,13 +5,13 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::checks::{Checks, Facts, Found, check_criu};
+use super::checks::{Checks, Facts, Found, check_criu, check_images};
 use super::home::{self, Home, Settled};
 use super::network;
 use super::options::complete;
 use super::problem::{Problem, Remarks};
 use super::remains::Remains;
-use super::request::Request;
+use super::request::{Request, Verify};
 use super::subject::Subject;
 use super::work::WorkDirectory;
 use crate::checkpoint::{Checkpoint, PutBack};
@@ -97,7 +97,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let mut remarks = Remarks::default();
     let subject = match Subject::read(&images) {
         Ok(subject) => subject,
-        Err(error) => return Err(unreadable(&images, &directory, error)),
+        Err(error) => return Err(unreadable(&images, &checkpoint, verify, error)),
     };
     complete(&mut options, checkpoint.record().map(|record| &record.options), &subject, &mut remarks);
 
@@ -183,12 +183,12 @@ fn put_back(checkpoint: &Checkpoint, subject: &Subject, remarks: &mut Remarks) -
 }
 
 /// All that is wrong with images of which the first could not be read.
-fn unreadable(images: &Images, directory: &Path, error: Error) -> Error {
-    match images.check_set() {
-        Ok(problems) if !problems.is_empty() => Error::Unrestorable {
-            dir: directory.to_path_buf(),
-            problems: problems.iter().map(|problem| Problem::Images(problem.to_string())).collect(),
-        },
+fn unreadable(images: &Images, checkpoint: &Checkpoint, verify: Verify, error: Error) -> Error {
+    let mut found = Found::default();
+    match check_images(images, checkpoint, verify, &mut found) {
+        Ok(()) if !found.problems.is_empty() => {
+            Error::Unrestorable { dir: checkpoint.path().to_path_buf(), problems: found.problems }
+        }
         _ => error,
     }
 }

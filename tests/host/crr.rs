@@ -71,6 +71,11 @@ impl Running {
         Ok(Self { child, stdout, stderr })
     }
 
+    /// Its PID.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap_or(i32::MAX)
+    }
+
     /// Waits for the end, for `limit` at most; a program that does not end is killed and a failure.
     pub(crate) fn end(mut self, limit: Duration) -> Result<Ran, Failed> {
         let ended = until("the end of the command", limit, || self.child.try_wait().ok().flatten());

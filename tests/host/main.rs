@@ -14,11 +14,13 @@ mod until;
 mod victim;
 mod world;
 
+mod abandoned;
 mod cgroups;
 mod hit_table;
 mod locks;
 mod network;
 mod remaps;
+mod restore;
 mod self_test;
 mod terminal;
 mod trees;
@@ -69,6 +71,8 @@ fn main() -> ExitCode {
     trials.extend(locks::trials());
     trials.extend(self_test::trials());
     trials.extend(remaps::trials());
+    trials.extend(restore::trials());
+    trials.extend(abandoned::trials());
     trials.extend(hit_table::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs::remove();
