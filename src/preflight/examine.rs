@@ -9,7 +9,9 @@ use super::findings::Findings;
 use super::intent::Intent;
 use super::needs::{Need, Needs};
 use super::report::{Choice, Connection, Finding, Level, Report, TaskSummary, TreeSummary, Verdict};
-use super::{descriptors, files, locks, memory, namespaces, outside, room, sessions, sockets, tasks, terminals};
+use super::{
+    descriptors, files, locks, memory, mounts, namespaces, outside, room, sessions, sockets, tasks, terminals,
+};
 
 /// An examination in progress.
 pub(super) struct Examination<'a> {
@@ -52,6 +54,7 @@ pub fn examine_tree(tree: &Tree, intent: &Intent, circumstances: &Circumstances)
     sessions::look(&mut examination);
     terminals::look(&mut examination);
     namespaces::look(&mut examination);
+    mounts::look(&mut examination);
     descriptors::look(&mut examination);
     locks::look(&mut examination);
     files::look(&mut examination);

@@ -23,6 +23,7 @@ mod fixture;
 mod intent;
 mod locks;
 mod memory;
+mod mounts;
 mod namespaces;
 mod needs;
 mod outside;

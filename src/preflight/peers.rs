@@ -19,7 +19,10 @@ const SHUT: u8 = 3;
 pub(super) fn look(examination: &mut Examination<'_>) {
     let tree = examination.tree;
     for (inode, pipe) in pipes(tree) {
-        if let Some(holder) = examination.holders.of(inode).first().cloned() {
+        // Whoever has the end that the tree lacks says more than one who has the same.
+        let holders = examination.holders.of(inode);
+        let other_end = holders.iter().find(|holder| (holder.reads && !pipe.reads) || (holder.writes && !pipe.writes));
+        if let Some(holder) = other_end.or_else(|| holders.first()).cloned() {
             look_at_pipe(examination, &pipe, &holder);
         }
     }
