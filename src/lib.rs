@@ -1,4 +1,20 @@
 //! Checkpoint and restore of Linux process trees, talking to CRIU over its RPC (`criu swrk`).
+//!
+//! The whole of each is [`dump::dump`] and [`restore::begin`], with every check before and every clean-up behind. Below them
+//! [`operation::Session`] has each request of the RPC with typed options, and events that the caller's own loop answers;
+//! [`preflight::examine`] looks at a tree, [`images::Images`] into a checkpoint, [`log::explain`] into a log.
+//!
+//! ```no_run
+//! use crr::dump::{Request, dump};
+//! use crr::operation::Interrupt;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let report = dump(Request::new(1234, "img"), Interrupt::never(), |_| {}).await?;
+//! println!("{} tasks stood still for {} µs", report.tasks.len(), report.frozen_us);
+//! # Ok(()) }
+//! ```
+//!
+//! Everything async needs a tokio runtime with I/O and time enabled; one thread is enough.
 
 pub mod checkpoint;
 pub mod criu;

@@ -264,6 +264,26 @@ impl Session {
 
     /// Begins a restore.
     ///
+    /// ```no_run
+    /// use crr::event::EventKind;
+    /// use crr::operation::Session;
+    /// use crr::request::{ImageDirectory, RestoreOptions};
+    /// use crr::swrk::Launch;
+    ///
+    /// # async fn restore(directory: std::os::fd::OwnedFd) -> crr::Result<i32> {
+    /// let session = Session::start(&Launch::new("criu"))?;
+    /// let mut restore = session.restore(ImageDirectory::new(directory), RestoreOptions::new()).await?;
+    /// while let Some(event) = restore.next().await? {
+    ///     match event.kind() {
+    ///         // The tree is there and has not run: the last chance to refuse it.
+    ///         EventKind::PostRestore if event.pid() == Some(1) => event.refuse().await?,
+    ///         _ => event.proceed().await?,
+    ///     }
+    /// }
+    /// Ok(restore.finish().await?.pid)
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Session::dump`].
     ///
