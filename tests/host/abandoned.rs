@@ -8,12 +8,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::crr::Running;
-use crate::need::Need::{self, Cc, Commands, Criu, Netns, Root};
+use crate::need::Need::{self, Cc, Criu, Netns, Root};
 use crate::until::{SOON, until};
 use crate::victim::{self, Victim};
 use crate::{Outcome, crr, programs, test};
 
-const NEEDS: &[Need] = &[Root, Criu, Cc, Netns, Commands];
+const NEEDS: &[Need] = &[Root, Criu, Cc, Netns];
 const EVENTS: [&str; 4] = ["pre-restore", "post-restore", "pre-resume", "post-resume"];
 
 /// What happens at the event.

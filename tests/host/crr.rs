@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,6 +25,8 @@ pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+    /// The terminal and the shell that it ran in: what was restored there lives for as long as they do.
+    _terminal: Option<(OwnedFd, Running)>,
 }
 
 impl Ran {
@@ -42,12 +45,13 @@ impl Ran {
         if self.code == code {
             return Ok(self);
         }
-        let Self { code: got, stdout, stderr } = self;
+        let Self { code: got, stdout, stderr, .. } = self;
         Err(format!("{what}: exit status {got} instead of {code}\n--- stdout\n{stdout}--- stderr\n{stderr}").into())
     }
 }
 
 /// A program that runs, its streams going to files: a pipe would be waited on for as long as any descendant holds it.
+#[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
     stdout: File,
@@ -76,6 +80,11 @@ impl Running {
         i32::try_from(self.child.id()).unwrap_or(i32::MAX)
     }
 
+    /// What it has written to stderr so far.
+    pub(crate) fn stderr(&mut self) -> String {
+        text(&mut self.stderr)
+    }
+
     /// Waits for the end, for `limit` at most; a program that does not end is killed and a failure.
     pub(crate) fn end(mut self, limit: Duration) -> Result<Ran, Failed> {
         let ended = until("the end of the command", limit, || self.child.try_wait().ok().flatten());
@@ -87,7 +96,7 @@ impl Running {
             }
         };
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
-        Ok(Ran { code, stdout: text(&mut self.stdout), stderr: text(&mut self.stderr) })
+        Ok(Ran { code, stdout: text(&mut self.stdout), stderr: text(&mut self.stderr), _terminal: None })
     }
 }
 
@@ -136,18 +145,28 @@ pub(crate) fn restore_to(directory: &Path, pidfile: &Path, on_terminal: bool) ->
     run_on(&mut command, LIMIT, on_terminal)
 }
 
-/// Runs a command to its end, on a terminal of its own where asked.
+/// Runs a command to its end, where asked on a terminal of its own.
 fn run_on(command: &mut Command, limit: Duration, on_terminal: bool) -> Result<Ran, Failed> {
-    if !on_terminal {
-        return Running::start(command)?.end(limit);
-    }
+    if on_terminal { run_in_shell(command, limit) } else { Running::start(command)?.end(limit) }
+}
+
+/// Runs a command as a job of a shell, which stays: a terminal whose session leader ends hangs up on all that use it.
+fn run_in_shell(command: &Command, limit: Duration) -> Result<Ran, Failed> {
+    const WORD: &str = "exit status ";
     let pty = nix::pty::openpty(None, None)?;
-    command.stdin(pty.slave);
-    spawning::own_terminal(command);
-    let ran = Running::start_with_input(command)?.end(limit)?;
-    // What was restored on this terminal lives for as long as the terminal does; the tests look at it after this.
-    std::mem::forget(pty.master);
-    Ok(ran)
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "\"$@\"; echo \"exit status $?\" >&2; exec cat", "sh"]);
+    shell.arg(command.get_program()).args(command.get_args()).stdin(pty.slave);
+    for (name, value) in command.get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    spawning::own_terminal(&mut shell);
+    let mut running = Running::start_with_input(&mut shell)?;
+    let code = until("the end of the command in the shell", limit, || {
+        running.stderr().lines().find_map(|line| line.strip_prefix(WORD)?.parse().ok())
+    })?;
+    let (stdout, stderr) = (text(&mut running.stdout), running.stderr());
+    Ok(Ran { code, stdout, stderr, _terminal: Some((pty.master, running)) })
 }
 
 /// Runs the criu program itself; its decisive lines are the stderr given back.

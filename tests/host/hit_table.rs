@@ -4,6 +4,7 @@
 //! the dump did not need. A false "will not" is counted; more than 5 % of them fail the run. The table goes to
 //! target/hit-table.txt.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
@@ -12,14 +13,14 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 
-use crate::need::Need::{self, Cc, Commands, Criu, Netns, Root};
+use crate::need::Need::{self, Cc, Criu, Netns, Root};
 use crate::situations::{self, Situation};
 use crate::state::State;
 use crate::until::until;
-use crate::victim::{Start, Victim};
+use crate::victim::{self, Start, Victim};
 use crate::{Outcome, crr, test};
 
-const NEEDS: &[Need] = &[Root, Criu, Cc, Netns, Commands];
+const NEEDS: &[Need] = &[Root, Criu, Cc, Netns];
 
 /// The longest that a dump or restore of one situation may take. A vfork makes CRIU wait for 10 s.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -97,22 +98,18 @@ fn predict(victim: &Victim) -> Result<Prediction, Failed> {
     let ran = crr::crr(["check", "--pid", &victim.pid().to_string(), "--json"])?;
     let report: Value = serde_json::from_str(&ran.stdout)
         .map_err(|error| format!("crr check --json: {error}: {}{}", ran.stdout, ran.stderr))?;
+    // What follows `crr dump --pid PID --dir DIR`.
+    let mut options: Vec<String> = words(&report["command"]).into_iter().skip(6).collect();
+    let preflight = &report["plan"]["preflight"];
+    let findings: Vec<&Value> = preflight["findings"].as_array().into_iter().flatten().collect();
+    options.extend(findings.iter().flat_map(|finding| words(&finding["choices"][0]["arguments"])));
     let mut prediction = Prediction {
-        verdict: report["verdict"].as_str().ok_or("no verdict")?.to_owned(),
-        options: Vec::new(),
+        verdict: preflight["verdict"].as_str().ok_or("no verdict")?.to_owned(),
+        options: split(options),
         warnings: Vec::new(),
     };
-    for finding in report["findings"].as_array().into_iter().flatten() {
-        let turned_on = words(&finding["turns_on"]);
-        let chosen = words(&finding["choices"][0]["arguments"]);
-        for option in split(turned_on.into_iter().chain(chosen).collect()) {
-            if !prediction.options.contains(&option) {
-                prediction.options.push(option);
-            }
-        }
-        if finding["level"] == "warning" {
-            prediction.warnings.push(finding["what"].as_str().unwrap_or_default().to_owned());
-        }
+    for finding in findings.into_iter().filter(|finding| finding["level"] == "warning") {
+        prediction.warnings.push(finding["what"].as_str().unwrap_or_default().to_owned());
     }
     Ok(prediction)
 }
@@ -126,6 +123,9 @@ fn split(words: Vec<String>) -> Vec<Vec<String>> {
             _ => options.push(vec![word]),
         }
     }
+    // Several findings may lead to the same option.
+    let mut seen = HashSet::new();
+    options.retain(|option| seen.insert(option.clone()));
     options
 }
 
@@ -184,7 +184,16 @@ fn judge_promise(victim: &mut Victim, prediction: &Prediction, row: &mut Row) ->
     victim.await_gone(&tree)?;
     let pidfile = victim.directory().join("pidfile");
     let on_terminal = options.contains(&"--shell-job");
-    let restored = crr::restore_to(&images, &pidfile, on_terminal)?;
+    let restored = match crr::restore_to(&images, &pidfile, on_terminal) {
+        Ok(restored) => restored,
+        Err(hung) => {
+            row.restore = "hangs".into();
+            if prediction.warnings.is_empty() {
+                row.judgement = Judgement::FalseWorks(hung.message().unwrap_or_default().to_owned());
+            }
+            return Ok(());
+        }
+    };
     row.restore = outcome(&restored);
     if !restored.passed() {
         if prediction.warnings.is_empty() {
@@ -193,6 +202,13 @@ fn judge_promise(victim: &mut Victim, prediction: &Prediction, row: &mut Row) ->
         return Ok(());
     }
     victim.narrow_to(std::fs::read_to_string(&pidfile)?.trim().parse()?);
+    if victim::state(victim.pid()).is_none_or(|state| state == 'Z') {
+        row.restore = "pass, and gone".into();
+        if prediction.warnings.is_empty() {
+            row.judgement = Judgement::FalseWorks("the restored tree was gone at once".into());
+        }
+        return Ok(());
+    }
     // A task that CRIU has just let go may still be on its way out of CRIU's code: what lasts counts.
     let mut lost = before.lost(&State::of(&victim.tree()));
     let settled = until("the state before", Duration::from_millis(500), || {

@@ -4,6 +4,7 @@
 //! Everything runs in a mount and a network namespace of this program's own, so that nothing here meets the machine's
 //! network or leaves a mount behind.
 
+mod aftermath;
 mod crr;
 mod need;
 mod programs;
@@ -15,8 +16,10 @@ mod victim;
 mod world;
 
 mod abandoned;
+mod bad_input;
 mod cgroups;
 mod hit_table;
+mod kill;
 mod locks;
 mod network;
 mod remaps;
@@ -73,6 +76,8 @@ fn main() -> ExitCode {
     trials.extend(remaps::trials());
     trials.extend(restore::trials());
     trials.extend(abandoned::trials());
+    trials.extend(bad_input::trials());
+    trials.extend(kill::trials());
     trials.extend(hit_table::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs::remove();

@@ -33,8 +33,6 @@ pub(crate) enum Need {
     Nft,
     /// A hierarchy of cgroups in which one can be made.
     Cgroups,
-    /// The commands `check`, `dump` and `restore` of crr.
-    Commands,
 }
 
 impl fmt::Display for Need {
@@ -50,7 +48,6 @@ impl fmt::Display for Need {
             Self::Iptables => "iptables",
             Self::Nft => "nft",
             Self::Cgroups => "cgroups",
-            Self::Commands => "commands",
         })
     }
 }
@@ -71,10 +68,6 @@ impl Need {
             Self::Iptables => no_program("iptables-restore"),
             Self::Nft => no_program("nft"),
             Self::Cgroups => no_cgroups(),
-            Self::Commands => ["check", "dump", "restore"]
-                .into_iter()
-                .find(|verb| !runs(Command::new(env!("CARGO_BIN_EXE_crr")).args([verb, "--help"])))
-                .map(|verb| format!("crr has no command `{verb}`")),
         }
     }
 

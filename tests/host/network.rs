@@ -10,19 +10,18 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::need::Need::{self, Cc, Commands, Criu, Iptables, Netns, Nft, RedisServer, Root};
+use crate::need::Need::{self, Cc, Criu, Iptables, Netns, Nft, RedisServer, Root};
 use crate::until::{SOON, until};
 use crate::victim::Victim;
 use crate::{Outcome, crr, ensure, programs, test};
 
-const IPTABLES: &[Need] = &[Root, Criu, Cc, Netns, Iptables, Commands];
-const BY_CRIU: &[Need] = &[Root, Criu, Cc, Netns, Iptables];
-const NFT: &[Need] = &[Root, Criu, Cc, Netns, Nft, Commands];
-const REDIS: &[Need] = &[Root, Criu, Netns, Iptables, RedisServer, Commands];
+const IPTABLES: &[Need] = &[Root, Criu, Cc, Netns, Iptables];
+const NFT: &[Need] = &[Root, Criu, Cc, Netns, Nft];
+const REDIS: &[Need] = &[Root, Criu, Netns, Iptables, RedisServer];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        test("a_tcp_client_loses_no_byte_over_criu", BY_CRIU, || {
+        test("a_tcp_client_loses_no_byte_over_criu", IPTABLES, || {
             established(by_criu, &["--tcp-established"], &["--tcp-established"])
         }),
         test("a_tcp_client_loses_no_byte", IPTABLES, || established(by_crr, &["--tcp-established"], &[])),

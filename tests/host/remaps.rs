@@ -9,13 +9,12 @@ use ::crr::checkpoint::Remaps;
 use ::crr::images::Images;
 use libtest_mimic::{Failed, Trial};
 
-use crate::need::Need::{self, Cc, Commands, Criu, Netns, Root};
+use crate::need::Need::{self, Cc, Criu, Netns, Root};
 use crate::until::SOON;
 use crate::victim::Victim;
 use crate::{Outcome, crr, ensure, programs, test};
 
-const NEEDS: &[Need] = &[Root, Criu, Cc, Netns, Commands];
-const NEEDS_BY_CRIU: &[Need] = &[Root, Criu, Cc, Netns];
+const NEEDS: &[Need] = &[Root, Criu, Cc, Netns];
 
 /// The situation of a file that has another name in the same directory.
 const LINKED: &str = "unlinked_linked";
@@ -29,11 +28,12 @@ enum OtherName {
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        test("criu_restores_a_link_remap_three_times", NEEDS_BY_CRIU, || by_criu(LINKED, OtherName::Stays)),
-        test("criu_restores_a_link_remap_whose_other_name_is_gone", NEEDS_BY_CRIU, || by_criu(LINKED, OtherName::Goes)),
-        test("criu_restores_a_link_remap_of_a_deleted_directory_three_times", NEEDS_BY_CRIU, || {
+        test("criu_restores_a_link_remap_three_times", NEEDS, || by_criu(LINKED, OtherName::Stays)),
+        test("criu_restores_a_link_remap_whose_other_name_is_gone", NEEDS, || by_criu(LINKED, OtherName::Goes)),
+        test("criu_restores_a_link_remap_of_a_deleted_directory_three_times", NEEDS, || {
             by_criu("unlinked_linked_deleted_directory", OtherName::Stays)
         }),
+        test("a_link_remap_that_crr_turns_on_is_restored_three_times", NEEDS, || by_crr(&[])),
         test("a_link_remap_is_restored_three_times", NEEDS, || by_crr(&["--link-remap"])),
         test("a_link_remap_left_running_is_restored_three_times", NEEDS, || {
             by_crr(&["--link-remap", "--leave-running"])

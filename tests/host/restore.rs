@@ -11,13 +11,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::crr::Running;
-use crate::need::Need::{self, Cc, Cgroups, Commands, Criu, Netns, Root};
+use crate::need::Need::{self, Cc, Cgroups, Criu, Netns, Root};
 use crate::until::{SOON, until};
 use crate::victim::Victim;
 use crate::{Outcome, crr, ensure, programs, test};
 
-const NEEDS: &[Need] = &[Root, Criu, Cc, Netns, Commands];
-const CGROUPS: &[Need] = &[Root, Criu, Cc, Netns, Cgroups, Commands];
+const NEEDS: &[Need] = &[Root, Criu, Cc, Netns];
+const CGROUPS: &[Need] = &[Root, Criu, Cc, Netns, Cgroups];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -9,13 +9,13 @@ use std::time::Duration;
 use ::crr::criu::{Verdict, self_test};
 use libtest_mimic::{Failed, Trial};
 
-use crate::need::Need::{self, Commands, Criu, Netns, Root};
+use crate::need::Need::{self, Criu, Netns, Root};
 use crate::until::{SOON, until};
 use crate::{Outcome, crr, ensure, need, test};
 
 const REAL: &[Need] = &[Root, Criu, Netns];
 const FAKE: &[Need] = &[Root, Netns];
-const CLI: &[Need] = &[Root, Netns, Commands];
+const CLI: &[Need] = &[Root, Netns];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -6,12 +6,12 @@ use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::need::Need::{self, Cc, Commands, Criu, Pty, Root};
+use crate::need::Need::{self, Cc, Criu, Pty, Root};
 use crate::until::{SOON, until};
 use crate::victim::Victim;
 use crate::{Outcome, crr, ensure, programs, test};
 
-const NEEDS: &[Need] = &[Root, Criu, Cc, Pty, Commands];
+const NEEDS: &[Need] = &[Root, Criu, Cc, Pty];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

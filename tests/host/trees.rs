@@ -7,13 +7,12 @@ use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::need::Need::{self, Cc, Commands, Criu, Netns, Python3, Root};
+use crate::need::Need::{self, Cc, Criu, Netns, Python3, Root};
 use crate::until::SOON;
 use crate::victim::{self, Victim};
 use crate::{Outcome, crr, ensure, programs, test};
 
-const NEEDS: &[Need] = &[Root, Criu, Cc, Netns, Python3, Commands];
-const NEEDS_BY_CRIU: &[Need] = &[Root, Criu, Cc, Netns, Python3];
+const NEEDS: &[Need] = &[Root, Criu, Cc, Netns, Python3];
 
 /// A program, its arguments, and the options that the criu program must be given.
 struct Subject {
@@ -34,7 +33,7 @@ const SUBJECTS: &[Subject] = &[
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     for subject in SUBJECTS {
-        trials.push(test(format!("{}_survives_criu", subject.name), NEEDS_BY_CRIU, || by_criu(subject)));
+        trials.push(test(format!("{}_survives_criu", subject.name), NEEDS, || by_criu(subject)));
         trials.push(test(format!("{}_is_dumped_and_restored", subject.name), NEEDS, || by_crr(subject)));
     }
     trials.push(test("a_tree_left_running_goes_on_and_its_checkpoint_restores", NEEDS, left_running));

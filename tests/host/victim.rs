@@ -120,6 +120,11 @@ impl Victim {
         self.directory.path()
     }
 
+    /// The directory the tree works in.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.directory.path().join("work")
+    }
+
     /// Where a test puts its images; it does not exist yet.
     pub(crate) fn images(&self) -> PathBuf {
         self.directory.path().join("images")

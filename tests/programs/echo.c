@@ -53,6 +53,7 @@ int main(void)
 	begin(&awaited);
 	signal(SIGPIPE, SIG_IGN);
 	listening = must(socket(AF_INET, SOCK_STREAM, 0), "socket");
+	must(setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)), "SO_REUSEADDR");
 	must(bind(listening, (struct sockaddr *)&in, sizeof(in)), "bind");
 	must(listen(listening, 16), "listen");
 	must(getsockname(listening, (struct sockaddr *)&in, &length), "getsockname");

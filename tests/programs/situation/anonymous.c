@@ -7,6 +7,7 @@
 #include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
+#include <poll.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -129,6 +130,29 @@ SITUATION(timerfd_absolute)
 SITUATION(timerfd_cancel_on_set)
 {
 	timer_on(CLOCK_REALTIME, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET);
+}
+
+static const char *fires_again(void)
+{
+	uint64_t times;
+	for (int i = 0; i < 2; i++)
+		if (read(held, &times, sizeof(times)) != sizeof(times))
+			return "the periodic timer does not fire any more";
+	return NULL;
+}
+
+/* Expired before anybody looks, and nobody reads. */
+SITUATION(timerfd_periodic_expired)
+{
+	struct itimerspec often = { { 0, 1000000 }, { 0, 1000000 } };
+	uint64_t times;
+	held = must(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK), "timerfd");
+	must(timerfd_settime(held, 0, &often, NULL), "settime");
+	while (read(held, &times, sizeof(times)) < 0)
+		;
+	must(poll(&(struct pollfd){ .fd = held, .events = POLLIN }, 1, 1000), "poll");
+	must(fcntl(held, F_SETFL, 0), "F_SETFL");
+	check = fires_again;
 }
 
 SITUATION(timerfd_alarm)

@@ -48,10 +48,23 @@ SITUATION(own_mntns_private)
 	must(mount("own", "point", "tmpfs", 0, NULL), "mount");
 }
 
-/* Starts this program anew, so that its executable and libraries are opened in the namespace it has now. */
+/* Starts this program anew, so that its executable, libraries and streams are opened in the namespace it has now. */
 static void start_again(const char *name)
 {
-	must(execl("/proc/self/exe", "situation", name, "again", NULL), "exec");
+	char path[4096], link[32];
+	for (int fd = 0; fd < 3; fd++) {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		ssize_t n = must(readlink(link, path, sizeof(path) - 1), link);
+		path[n] = 0;
+		int again = must(open(path, (fd ? O_WRONLY | O_APPEND : O_RDONLY) | O_CLOEXEC), path);
+		must(dup2(again, fd), "dup2");
+	}
+	char *cwd = getcwd(path, sizeof(path));
+	if (!cwd || chdir(cwd))
+		skip("the work directory is not there");
+	ssize_t n = must(readlink("/proc/self/exe", path, sizeof(path) - 1), "readlink");
+	path[n] = 0;
+	must(execl(path, "situation", name, "again", NULL), "exec");
 }
 
 SITUATION(own_mntns_exec)
