@@ -12,10 +12,10 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const BATCH_BEGIN: u16 = 16;
@@ -96,22 +96,22 @@ pub fn remove_inet_table(name: &str) -> io::Result<()> {
     socket.acknowledged()
 }
 
-struct Socket(OwnedFd);
+pub(super) struct Socket(OwnedFd);
 
 impl Socket {
-    fn open(protocol: SockProtocol) -> io::Result<Self> {
+    pub(super) fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         // The kernel answers at once; this is for the day it does not.
         setsockopt(&fd, ReceiveTimeout, &TimeVal::new(5, 0))?;
         Ok(Self(fd))
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         sendto(self.0.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         Ok(())
     }
 
-    fn receive(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn receive(&self) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; BUFFER];
         let length = loop {
             match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
@@ -125,7 +125,7 @@ impl Socket {
 
     /// Waits for the answer to the one message that asked for it. An answer to another, such as an error at the end of a
     /// batch, decides as well.
-    fn acknowledged(&self) -> io::Result<()> {
+    pub(super) fn acknowledged(&self) -> io::Result<()> {
         loop {
             let packet = self.receive()?;
             if let Some((_, body)) = messages(&packet).find(|(kind, _)| *kind == NLMSG_ERROR) {
@@ -136,12 +136,12 @@ impl Socket {
 }
 
 /// A message in the making.
-struct Message {
-    bytes: Vec<u8>,
+pub(super) struct Message {
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Message {
-    fn new(kind: u16, flags: u16) -> Self {
+    pub(super) fn new(kind: u16, flags: u16) -> Self {
         let mut bytes = vec![0; 4];
         bytes.extend(kind.to_ne_bytes());
         bytes.extend(flags.to_ne_bytes());
@@ -163,7 +163,7 @@ impl Message {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         self.bytes[..4].copy_from_slice(&length.to_ne_bytes());
         self.bytes
@@ -171,7 +171,7 @@ impl Message {
 }
 
 /// The messages of a packet: type, and what is behind the header. Stops at what makes no sense.
-fn messages(packet: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn messages(packet: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = packet;
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?) as usize;
@@ -182,7 +182,7 @@ fn messages(packet: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn error_of(body: &[u8]) -> io::Result<()> {
+pub(super) fn error_of(body: &[u8]) -> io::Result<()> {
     match body.get(..4).and_then(|word| word.try_into().ok()).map(i32::from_ne_bytes) {
         Some(0) => Ok(()),
         Some(errno) => Err(io::Error::from_raw_os_error(errno.saturating_neg())),

@@ -18,8 +18,8 @@ use crate::checkpoint::{Checkpoint, PutBack};
 use crate::criu::{InetSockets, Search};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind};
-use crate::host::await_free;
 use crate::host::cgroup::OwnCgroup;
+use crate::host::{abort_orphan, await_free};
 use crate::images::{Images, RestoreStatistics};
 use crate::operation::{Interrupt, Operation, Restored, Session, Wish, pause};
 use crate::request::{CgroupMode, ImageDirectory, RestoreSwitch, Tcp};
@@ -144,6 +144,13 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let put_back = put_back(&checkpoint, &subject, &mut remarks)?;
     let work = WorkDirectory::new(work.as_deref())?;
     let image_directory = ImageDirectory { images: copy(&checkpoint)?, work: Some(work.open()?) };
+    // What the kernel keeps of the dumped tree's connections would be in the way of them, and of a socket that listens.
+    for connection in &subject.local {
+        if let Err(error) = abort_orphan(connection) {
+            remarks.warn(format!("an orphan of the connection from {} may be in the way: {error}", connection.remote));
+            break;
+        }
+    }
     let lock = (options.tcp == Tcp::Established).then(|| network::Lock::of(&subject)).flatten();
     let remains = Remains::watch(worker, numbers.clone())?;
     let place = settled.place.clone();

@@ -31,6 +31,7 @@ mod options;
 mod problem;
 mod remains;
 mod request;
+mod silence;
 mod subject;
 mod unlock;
 mod work;

@@ -16,6 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use procfs::process::{Process, Stat};
 
+use super::silence::silence;
 use crate::error::{Error, Result};
 
 /// How long killed tasks may take to be gone.
@@ -59,6 +60,7 @@ impl Remains {
     /// Sends all that the restore made a SIGKILL, and waits for nothing.
     pub(super) fn signal(&self) {
         for pid in self.made() {
+            silence(pid);
             // One that has gone needs none.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -71,7 +73,9 @@ impl Remains {
         loop {
             let left = self.made();
             for pid in &left {
-                killed.insert(*pid);
+                if killed.insert(*pid) {
+                    silence(*pid);
+                }
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
                 // Succeeds for our own children only; others are reaped by their parents, which are killed as well.
                 let _ = waitpid(Pid::from_raw(*pid), Some(WaitPidFlag::WNOHANG));
