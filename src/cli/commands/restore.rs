@@ -21,6 +21,7 @@ use super::super::failure::Failure;
 use super::super::foreground::{self, Terminal};
 use super::super::output::Output;
 use super::super::passing::{self, Arrived};
+use super::super::progress::ProgressLine;
 use super::super::values::{self, CgroupArgs, LogArgs};
 use super::super::{Global, block_on};
 
@@ -85,6 +86,9 @@ struct Own {
     exec_cmd: bool,
 }
 
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
 impl Restore {
     pub(crate) fn run(self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
         super::super::must_be_root()?;
@@ -115,6 +119,8 @@ impl Restore {
             None => None,
         };
         let options = resources.options(parent, state, cgroups, log)?;
+        let mut progress = Shown { line: output.progress(), memory_bytes: memory_in(&dir) };
+        progress.show("checking", 0);
         let mut request = Request::new(dir);
         request.criu.clone_from(&global.criu);
         // The criu program's place for a log that is named.
@@ -136,7 +142,7 @@ impl Restore {
         };
         let mut restoring = begun.inspect_err(|failure| announced.failed(failure))?;
         say(output, restoring.remarks());
-        let finished = match drive(&mut restoring, &mut signals, &mut announced, output).await {
+        let finished = match drive(&mut restoring, &mut signals, &mut announced, &mut progress, output).await {
             Ok(finished) => finished,
             Err(failure) => {
                 let failure = undone(restoring, failure, &mut signals).await;
@@ -144,6 +150,7 @@ impl Restore {
                 return Err(failure);
             }
         };
+        drop(progress);
         say(output, &finished.remarks);
         if detach {
             if !output.is_json() {
@@ -201,9 +208,17 @@ async fn drive(
     restoring: &mut Restoring,
     signals: &mut UnboundedReceiver<Arrived>,
     announced: &mut Announced,
+    progress: &mut Shown,
     output: &Output,
 ) -> Result<Finished, Failure> {
+    let mut stage = "restoring".to_owned();
+    let mut restored_bytes = 0;
+    let mut is_slow = false;
     loop {
+        if is_slow {
+            restored_bytes = restoring.pids().iter().map(|pid| resident_bytes(*pid)).sum();
+        }
+        progress.show(&stage, restored_bytes);
         let root = restoring.root();
         let object = root.map(|root| object(restoring, root));
         let event = tokio::select! {
@@ -211,8 +226,13 @@ async fn drive(
             // Once the tree runs there is nothing to give up: in the foreground it is the tree's signal.
             signal = ending(signals), if !restoring.runs() => return Err(cancelled_by(signal)),
             event = restoring.next() => event?,
+            () = tokio::time::sleep(LOOK) => {
+                is_slow = true;
+                continue;
+            }
         };
         let Some(event) = event else { break };
+        stage = event.kind().name().to_owned();
         if let (EventKind::PreResume, Some(root), Some(object)) = (event.kind(), root, object) {
             announced.tell(root, &object, output)?;
         }
@@ -224,6 +244,41 @@ async fn drive(
         }
     }
     Ok(restoring.finish().await?)
+}
+
+/// Progress, as it is shown.
+struct Shown {
+    line: ProgressLine,
+    memory_bytes: u64,
+}
+
+impl Shown {
+    fn show(&mut self, stage: &str, restored_bytes: u64) {
+        let event = serde_json::json!({
+            "stage": stage,
+            "restored_bytes": restored_bytes,
+            "estimated_bytes": self.memory_bytes,
+        });
+        self.line.show(&event, stage, restored_bytes, self.memory_bytes);
+    }
+}
+
+/// The memory that a checkpoint holds.
+fn memory_in(dir: &Path) -> u64 {
+    let is_pages = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.starts_with("pages-"));
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| is_pages(&entry.file_name()));
+    entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
+}
+
+/// The memory of a task that is there already.
+fn resident_bytes(pid: i32) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages
+        * nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+            .ok()
+            .flatten()
+            .map_or(4096, |size| size.unsigned_abs())
 }
 
 fn object(restoring: &Restoring, root: i32) -> serde_json::Value {
