@@ -57,7 +57,8 @@ const LOG_LIMIT: u64 = 1 << 20;
 
 /// A dump or restore that CRIU is working on.
 ///
-/// Dropping it cancels it as [`Operation::cancel`] does, with 120 s of grace.
+/// Dropping it cancels it as [`Operation::cancel`] does, with 120 s of
+/// grace.
 pub struct Operation<R> {
     channel: Channel,
     directory: ImageDirectory,
@@ -132,7 +133,8 @@ impl<R: Reply> Operation<R> {
         Err(Error::Refused { attempt: self.channel.attempt, errno: response.cr_errno, log: self.log_text() })
     }
 
-    /// Closes the socket: CRIU takes that for a refusal at its next event, and is killed after `grace`.
+    /// Closes the socket: CRIU takes that for a refusal at its next event, and is killed when it has
+    /// shown no sign of life (no processor time used) for `grace`.
     ///
     /// A dump that is cancelled goes on until its memory is written, then lets its tree run on; killed, it leaves its parasite
     /// mapping in the tasks. A restore that is cancelled before `post-restore` was answered kills what it made.

@@ -113,7 +113,7 @@ impl Channel {
         self.worker = None;
     }
 
-    /// Closes the socket and hands CRIU to a thread that kills it after `grace`.
+    /// Closes the socket and hands CRIU to a thread that kills it when it shows no sign of life for `grace`.
     pub(crate) fn abandon(&mut self, grace: Duration) -> Option<Reaping> {
         self.worker.take().and_then(|worker| worker.abandon(grace))
     }

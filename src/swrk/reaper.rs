@@ -11,8 +11,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 
+use super::watch::processor_ticks;
+
 /// So much of what CRIU wrote to its standard error is kept: it writes there only before it has opened its log.
 const STDERR_LIMIT: u64 = 16 << 10;
+
+/// How often a process that is waited for is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// So many generations of CRIU's children count as CRIU.
+const CHILDREN: u32 = 3;
 
 /// How a CRIU process ended.
 #[derive(Debug)]
@@ -72,14 +80,16 @@ impl Remains {
         Some(Exit { status, stderr: String::from_utf8_lossy(&text).into_owned(), killed })
     }
 
-    /// Waits in a thread of its own, killing the process after `grace`.
+    /// Waits in a thread of its own, killing the process when it has shown no sign of life for `grace`: one that is writing
+    /// memory takes as long as it takes, as a kill would leave its parasite in the tree.
     pub(super) fn reap_in_background(self, grace: Duration) -> Reaping {
         let (send, done) = oneshot::channel();
         let kill = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&kill);
         let pidfd = self.pidfd.try_clone().ok();
         let wait = move || {
-            let ended = wait_until(&self.pidfd, Instant::now() + grace);
+            let pid = i32::try_from(self.child.id()).unwrap_or(i32::MAX);
+            let ended = wait_while_alive(&self.pidfd, pid, grace);
             if !ended {
                 let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
             }
@@ -90,6 +100,23 @@ impl Remains {
         // Without a thread the process is left to the operating system: it has its end of file and will end by itself.
         let _ = std::thread::Builder::new().name("crr-reaper".into()).stack_size(64 << 10).spawn(wait);
         Reaping { done, kill, pidfd }
+    }
+}
+
+/// Waits for the process's end; false when it used no processor time for `silence`.
+fn wait_while_alive(pidfd: &OwnedFd, pid: i32, silence: Duration) -> bool {
+    let look = silence.min(LOOK);
+    let mut seen = (processor_ticks(pid, CHILDREN), Instant::now());
+    loop {
+        if wait_until(pidfd, Instant::now() + look) {
+            return true;
+        }
+        let ticks = processor_ticks(pid, CHILDREN);
+        if ticks != seen.0 {
+            seen = (ticks, Instant::now());
+        } else if seen.1.elapsed() >= silence {
+            return false;
+        }
     }
 }
 
@@ -106,5 +133,36 @@ fn wait_until(pidfd: &OwnedFd, deadline: Instant) -> bool {
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn remains(script: &str) -> Remains {
+        let child = Command::new("sh").args(["-c", script]).spawn().expect("a shell");
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK).expect("a pidfd");
+        let stderr = tempfile::tempfile().expect("a file");
+        Remains { child, pidfd, stderr }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_works_is_not_killed_however_long_it_takes() {
+        let grace = Duration::from_millis(500);
+        let began = Instant::now();
+        let working = remains("n=0; while [ $n -lt 2000000 ]; do n=$((n + 1)); done");
+        let exit = working.reap_in_background(grace).ended().await.expect("its end");
+        assert!(!exit.killed && exit.status.success(), "{exit:?}");
+        assert!(began.elapsed() > grace);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_sleeps_is_killed_after_its_grace() {
+        let exit =
+            remains("exec sleep 60").reap_in_background(Duration::from_millis(400)).ended().await.expect("its end");
+        assert!(exit.killed);
     }
 }

@@ -71,7 +71,7 @@ fn directory_size(directory: &OwnedFd) -> (u64, u64) {
 }
 
 /// User and system time of `pid` and, `depth` generations down, its children, in clock ticks.
-fn processor_ticks(pid: i32, depth: u32) -> u64 {
+pub(super) fn processor_ticks(pid: i32, depth: u32) -> u64 {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0 };
     // The name is in parentheses and may hold anything; times are the 12th and 13th word behind it.
     let behind = stat.rfind(')').map_or("", |at| &stat[at + 1..]);

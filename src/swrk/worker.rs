@@ -13,9 +13,9 @@ use super::reaper::{Exit, Reaping, Remains};
 use super::socket::{Packet, Socket};
 use crate::error::{Error, Result};
 
-/// How long a CRIU whose socket was closed may take to let the tree go before it is killed, unless the caller says otherwise.
+/// How long a CRIU whose socket was closed may show no sign of life before it is killed, unless the caller says otherwise.
 ///
-/// CRIU looks at its socket only at events, so a dump goes on until its memory is written: this is the time for that, and a kill
+/// CRIU looks at its socket only at events, so a dump goes on until its memory is written, and a kill before that
 /// would leave its parasite mapping in the tasks.
 pub(super) const GRACE: Duration = Duration::from_secs(120);
 
@@ -93,7 +93,7 @@ impl Worker {
         if ended { remains.reap(false) } else { remains.reap_in_background(GRACE).ended().await }
     }
 
-    /// Closes the socket and leaves CRIU to a thread, which kills it after `grace`.
+    /// Closes the socket and leaves CRIU to a thread, which kills it when it shows no sign of life for `grace`.
     pub(crate) fn abandon(mut self, grace: Duration) -> Option<Reaping> {
         self.socket = None;
         self.remains.take().map(|remains| remains.reap_in_background(grace))
