@@ -55,8 +55,8 @@ pub enum Step {
 
 /// A checkpoint being written, in `DIR.partial`.
 ///
-/// Dropped before it is published it is removed, and DIR is as it was. Dropped after that DIR stays, as the tree may be
-/// gone already.
+/// Dropped it is removed, and DIR is as it was: also after it was published, until [`Partial::stay`] says that the tree may be
+/// gone.
 #[derive(Debug)]
 pub struct Partial {
     place: Directory,
@@ -65,6 +65,7 @@ pub struct Partial {
     directory: Directory<Lock>,
     before: Before,
     stage: Stage,
+    stays: bool,
 }
 
 /// What DIR was before the dump.
@@ -135,7 +136,7 @@ impl Partial {
             let Some(directory) = lock(&place, &partial_name)? else { continue };
             fchmod(&directory, Mode::S_IRWXU).map_err(|errno| Error::io("set the mode of", &path)(errno.into()))?;
             let stage = Stage::Written;
-            return Ok(Self { place, name, partial_name, directory, before, stage });
+            return Ok(Self { place, name, partial_name, directory, before, stage, stays: false });
         }
         Err(problem(dir, DirectoryProblem::InUse(path)))
     }
@@ -183,6 +184,11 @@ impl Partial {
             at(Step::PlaceFlushed);
         }
         Ok(())
+    }
+
+    /// From here on the tree may be gone, and what was published stays whatever happens.
+    pub fn stay(&mut self) {
+        self.stays = true;
     }
 
     /// Takes back what [`publish`](Self::publish) did: DIR is as it was before the dump. Only for a tree that is known to
@@ -273,6 +279,10 @@ impl AsFd for Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
+        if self.stage == Stage::Published && !self.stays {
+            // What cannot be taken back is whole, and stays.
+            let _ = self.unpublish(|_| {});
+        }
         if self.stage == Stage::Written {
             // There is nobody to tell; the next dump to DIR removes what is left.
             let _ = self.remove(|_| {});

@@ -83,7 +83,7 @@ fn an_abandoned_dump_leaves_dir_as_it_was_and_its_log() {
 }
 
 #[test]
-fn a_dropped_dump_leaves_nothing_before_the_rename_and_all_after_it() {
+fn a_dropped_dump_leaves_nothing_until_the_tree_may_be_gone() {
     let above = tempfile::tempdir().unwrap();
     let dir = above.path().join("img");
     let partial = create(&dir);
@@ -93,6 +93,12 @@ fn a_dropped_dump_leaves_nothing_before_the_rename_and_all_after_it() {
     let mut partial = create(&dir);
     write(&partial, INVENTORY);
     partial.publish(Flush::Leave, |_| {}).unwrap();
+    drop(partial);
+    assert!(names(above.path()).is_empty());
+    let mut partial = create(&dir);
+    write(&partial, INVENTORY);
+    partial.publish(Flush::Leave, |_| {}).unwrap();
+    partial.stay();
     drop(partial);
     assert_eq!(names(&dir), [INVENTORY]);
 }
