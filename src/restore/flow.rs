@@ -43,8 +43,6 @@ pub struct Restoring {
     remarks: Remarks,
     place: Option<String>,
     root: Option<i32>,
-    /// Whether the last event was the one whose refusal lets the tree run.
-    held: bool,
     /// Whether CRIU has failed: then its log may tell why.
     failed: bool,
     runs: bool,
@@ -165,7 +163,6 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         remarks,
         place,
         root: None,
-        held: false,
         failed: false,
         runs: false,
     })
@@ -250,7 +247,6 @@ impl Restoring {
                 return Err(error);
             }
         };
-        self.held = *event.kind() == EventKind::PreResume;
         match event.kind() {
             EventKind::PostRestore => self.root = event.pid(),
             EventKind::PostResume => {
@@ -320,8 +316,9 @@ impl Restoring {
 
     /// Closes the socket to CRIU.
     fn abandon(&mut self) -> Option<Reaping> {
-        if let (true, false, Some(undo)) = (self.held, self.runs, &self.undo) {
-            // CRIU takes the end of file for a yes here: the tree must not get as far as running.
+        if let (true, false, Some(undo)) = (self.root.is_some(), self.runs, &self.undo) {
+            // CRIU takes the end of file at `pre-resume` for a yes, and may have got there since `post-restore` was answered:
+            // the tree must not get as far as running.
             undo.remains.signal();
         }
         self.operation.take()?.cancel(GRACE)
