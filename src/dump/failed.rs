@@ -20,6 +20,8 @@ pub struct Failed {
     pub log: Option<PathBuf>,
     /// The checkpoint, where it is whole and was left, since the tree is not whole any more.
     pub kept: Option<PathBuf>,
+    /// What a CRIU that died had left, and has been put right.
+    pub put_right: Vec<String>,
     /// What else is not as it was, such as a name that could not be removed.
     pub left: Vec<String>,
 }
@@ -39,6 +41,14 @@ impl Failed {
 impl From<Error> for Failed {
     /// A failure before anything was touched.
     fn from(error: Error) -> Self {
-        Self { error, aftermath: None, committed: false, log: None, kept: None, left: Vec::new() }
+        Self {
+            error,
+            aftermath: None,
+            committed: false,
+            log: None,
+            kept: None,
+            put_right: Vec::new(),
+            left: Vec::new(),
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! A whole dump: preflight, request, events, publishing, and looking at what is left when something fails.
 //!
-//! What is there if crr, CRIU or both die after each step (`tests/host/kill.rs` kills them there):
+//! What is there if crr, CRIU or both die after each step (`tests/host/kill/` kills them there):
 //!
 //! | step | left afterwards |
 //! |---|---|
 //! | preflight, CRIU started | nothing |
 //! | `DIR.partial` made | `DIR.partial`, which the next dump to DIR removes |
-//! | CRIU freezes and writes | the same; the tree runs on (a killed CRIU leaves its parasite mapping, and says so) |
+//! | CRIU freezes and writes | the same; the tree runs on (a killed CRIU leaves its parasite mapping, and crr says so) |
 //! | `post-dump`: remaps kept, crr.json written, flushed | the same |
 //! | `DIR.partial` renamed to DIR | both: the tree runs on, and DIR is whole |
 //! | `post-dump` answered: CRIU kills the tree | DIR, without sums |
@@ -19,6 +19,7 @@ mod commit;
 mod failed;
 mod plan;
 mod run;
+mod salvage;
 
 use std::path::PathBuf;
 use std::time::Duration;

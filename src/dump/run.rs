@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::commit::Commit;
+use super::salvage::Salvage;
 use super::{Failed, Plan, Progress, Report, Request, Room, Stage, micros};
 use crate::checkpoint::{Partial, RecordedOptions, room};
 use crate::error::{Error, Result};
@@ -14,10 +15,11 @@ use crate::operation::{Dumped, Interrupt, Operation, Session, Wish, pause};
 use crate::process::{Aftermath, Expected};
 use crate::request::{Afterwards, ImageDirectory};
 
-/// How long a cancelled CRIU may go on writing memory before it is killed. It lets the tree go clean only by itself.
+/// How long a cancelled CRIU may show no sign of life before it is killed. It lets the tree go clean only by itself, when it
+/// has written all memory.
 const GRACE: Duration = Duration::from_secs(120);
 
-/// How long a CRIU that hangs gets to notice that its client is gone.
+/// As [`GRACE`], for a CRIU that hung already, or whose deadline has passed.
 const GRACE_OF_A_HANG: Duration = Duration::from_secs(5);
 
 /// How often is looked at what CRIU has written.
@@ -58,7 +60,8 @@ pub async fn dump(
     let log = request.options.log.file.clone();
     let (hash, with_files) = (request.hash, request.with_files);
     let commit = Commit::new(partial, &request, recorded, plan.version)?;
-    let mut run = Run { commit: Some(commit), tree, afterwards, committed: false, log, complaints: Vec::new() };
+    let mut run =
+        Run { commit: Some(commit), tree, afterwards, committed: false, log, complaints: Vec::new(), salvage: None };
 
     let driven = run.drive(session, request, &mut interrupt, |stage, written_bytes| {
         here = Progress { stage, written_bytes, ..here };
@@ -97,6 +100,7 @@ struct Run {
     committed: bool,
     log: String,
     complaints: Vec<String>,
+    salvage: Option<Salvage>,
 }
 
 impl Run {
@@ -110,6 +114,7 @@ impl Run {
     ) -> Result<()> {
         let (directory, path) = self.directory()?;
         progress(Stage::Write, 0);
+        self.salvage = Some(Salvage::prepare(session.criu_pid(), &self.tree, &request.options));
         let mut dump = tokio::select! {
             begun = session.dump(directory, request.options) => begun?,
             () = interrupt.at_least(Wish::Cancel) => return Err(cancelled()),
@@ -176,8 +181,24 @@ impl Run {
             if !self.committed && interrupt.wish() >= Wish::Cancel {
                 return Err(cancelled());
             }
-            self.committed |= is_last_chance;
+            if is_last_chance {
+                self.commit();
+            }
             event.proceed().await?;
+        }
+    }
+
+    /// From here on there is no way back.
+    fn commit(&mut self) {
+        self.committed = true;
+        if self.afterwards == Afterwards::KeepRunning {
+            return;
+        }
+        if let Some(salvage) = &self.salvage {
+            salvage.commit();
+        }
+        if let Some(commit) = &mut self.commit {
+            commit.partial.stay();
         }
     }
 
@@ -208,9 +229,15 @@ impl Run {
 
     /// Looks at what is left and puts back what can be.
     fn fail(self, error: Error) -> Box<Failed> {
-        let Self { commit, tree, afterwards, committed, log, complaints: mut left } = self;
+        let Self { commit, tree, afterwards, committed, log, complaints: mut left, salvage } = self;
         let aftermath = Some(Aftermath::look(&tree));
         let mut failed = Failed { aftermath, committed, ..Failed::from(error) };
+        let is_ending = committed && afterwards != Afterwards::KeepRunning && !failed.is_tree_unharmed();
+        if let Some(salvage) = salvage.filter(|_| !is_ending) {
+            let mut salvaged = salvage.run();
+            failed.put_right = salvaged.put_right;
+            left.append(&mut salvaged.left);
+        }
         let Some(commit) = commit else {
             failed.left = left;
             return Box::new(failed);
@@ -219,7 +246,7 @@ impl Run {
             left.push(error.to_string());
         }
         let Commit { partial, lock, .. } = commit;
-        if committed && afterwards != Afterwards::KeepRunning && !failed.is_tree_unharmed() {
+        if is_ending {
             // Tasks are gone, and this is all that is left of them: it stays, and `Partial` leaves alone what is published.
             failed.kept = Some(partial.path());
             failed.log = Some(partial.path().join(log));

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
 };
 use nix::sys::time::TimeVal;
 
@@ -27,6 +27,8 @@ const GETTABLE: u16 = NFTABLES | 1;
 const DELTABLE: u16 = NFTABLES | 2;
 /// The family `inet`.
 const NFPROTO_INET: u8 = 1;
+/// The group of those who are told of changes in nf_tables, the seventh, as a bit.
+const NFNLGRP_NFTABLES: u32 = 1 << 6;
 /// The attribute with a table's name.
 const NFTA_TABLE_NAME: u16 = 1;
 /// `lo` is the first interface of every network namespace.
@@ -96,6 +98,42 @@ pub fn remove_inet_table(name: &str) -> io::Result<()> {
     socket.acknowledged()
 }
 
+/// Listens to what is changed in nf_tables, from its making on.
+#[derive(Debug)]
+pub struct TableWatch(Socket);
+
+impl TableWatch {
+    /// Begins to listen, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// What the kernel says: `EPERM` without `CAP_NET_ADMIN`.
+    pub fn begin() -> io::Result<Self> {
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        bind(socket.0.as_raw_fd(), &NetlinkAddr::new(0, NFNLGRP_NFTABLES))?;
+        Ok(Self(socket))
+    }
+
+    /// The tables of the family `inet` that process `pid` has made since. The kernel names the maker by its first netlink
+    /// socket, whose address is the PID unless another process has taken that.
+    pub fn made_by(&self, pid: i32) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            let packet = match self.0.receive_with(MsgFlags::MSG_DONTWAIT) {
+                Ok(packet) => packet,
+                // More was changed than the kernel keeps for us; what was first is here.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
+                Err(_) => return names,
+            };
+            for (kind, port, body) in messages_with_port(&packet) {
+                if kind == NEWTABLE && port == pid.unsigned_abs() && body.first() == Some(&NFPROTO_INET) {
+                    names.extend(table_name(body));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 pub(super) struct Socket(OwnedFd);
 
 impl Socket {
@@ -112,9 +150,13 @@ impl Socket {
     }
 
     pub(super) fn receive(&self) -> io::Result<Vec<u8>> {
+        self.receive_with(MsgFlags::empty())
+    }
+
+    fn receive_with(&self, flags: MsgFlags) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; BUFFER];
         let length = loop {
-            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            match recv(self.0.as_raw_fd(), &mut buffer, flags) {
                 Err(Errno::EINTR) => continue,
                 other => break other?,
             }
@@ -172,13 +214,19 @@ impl Message {
 
 /// The messages of a packet: type, and what is behind the header. Stops at what makes no sense.
 pub(super) fn messages(packet: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    messages_with_port(packet).map(|(kind, _, body)| (kind, body))
+}
+
+/// As [`messages`], with the address of the socket that the message comes from or is about.
+fn messages_with_port(packet: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
     let mut rest = packet;
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?) as usize;
         let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
         let body = rest.get(HEADER..length)?;
+        let port = u32::from_ne_bytes(rest.get(12..HEADER)?.try_into().ok()?);
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
+        Some((kind, port, body))
     })
 }
 

@@ -271,7 +271,7 @@ pub(super) fn given(command: &str) -> Vec<String> {
 /// A dump that failed, with what is left of tree and directory.
 fn failure(failed: Failed) -> Failure {
     let unharmed = failed.is_tree_unharmed();
-    let Failed { error, aftermath, committed, log, kept, left } = failed;
+    let Failed { error, aftermath, committed, log, kept, put_right, left } = failed;
     let mut failure = Failure::from(error);
     let state = &mut failure.state;
     if let Some(aftermath) = aftermath {
@@ -294,6 +294,7 @@ fn failure(failed: Failed) -> Failure {
             failure.code = Code::TreeChanged;
         }
     }
+    state.extend(put_right.into_iter().map(|what| format!("CRIU left {what}.")));
     match kept {
         Some(kept) => {
             state.push(format!("The checkpoint {} is whole and stays: it is what is left of the tree.", kept.display()))

@@ -182,6 +182,24 @@ impl std::fmt::Display for Lock {
     }
 }
 
+/// Listens to who makes nftables locks: the run ID, by which they are known otherwise, is in the images only when a dump is
+/// almost done.
+#[derive(Debug)]
+pub struct LockWatch(netlink::TableWatch);
+
+impl LockWatch {
+    /// Begins to listen; `None` where that is impossible.
+    pub fn begin() -> Option<Self> {
+        netlink::TableWatch::begin().ok().map(Self)
+    }
+
+    /// The locks that CRIU has made since, as process `pid`; it may have removed them again.
+    pub fn made_by(&self, pid: i32) -> Vec<Lock> {
+        let names = self.0.made_by(pid).into_iter().filter(|name| name.starts_with(TABLE));
+        names.map(|name| Lock::Table { name }).collect()
+    }
+}
+
 /// Whether the kernel's nf_tables can be used: what CRIU's lock of the kind `nftables` needs.
 ///
 /// # Errors
