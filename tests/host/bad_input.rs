@@ -10,8 +10,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::aftermath::has_parasite;
 use crate::crr::{Ran, Running};
+use crate::kill::has_parasite;
 use crate::need::Need::{self, Cc, Criu, Netns, Root};
 use crate::situations::Situation;
 use crate::until::{SOON, until};

@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Runs a test on a thread with a network namespace of its own; what the thread starts is in it too.
-fn in_own_network(run: fn() -> Outcome) -> Outcome {
+pub(crate) fn in_own_network(run: fn() -> Outcome) -> Outcome {
     let thread = thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET)?;
         ::crr::host::netlink::loopback_up()?;

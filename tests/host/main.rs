@@ -4,7 +4,6 @@
 //! Everything runs in a mount and a network namespace of this program's own, so that nothing here meets the machine's
 //! network or leaves a mount behind.
 
-mod aftermath;
 mod crr;
 mod need;
 mod programs;
@@ -63,6 +62,9 @@ fn test(name: impl Into<String>, needs: &'static [Need], run: impl FnOnce() -> O
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = kill::as_helper() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     // Before the first thread: a thread alone would enter the namespaces alone.
     world::enter();
