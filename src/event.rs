@@ -96,7 +96,8 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// An event that CRIU waits at. Dropping it unanswered refuses it.
+/// An event that CRIU waits at. Dropping it unanswered refuses it: at once, but for [`EventKind::PreResume`], where even a
+/// refusal lets the tree run, when the next event is asked for.
 ///
 /// CRIU has no time-out here: a tree stays frozen for as long as its event is held.
 #[derive(Debug)]
@@ -172,6 +173,8 @@ impl Drop for Event<'_> {
     fn drop(&mut self) {
         if !self.answered {
             match answer_bytes(false, None) {
+                // CRIU lets the tree run here whatever the answer is: whoever gives the restore up must come first.
+                Ok(bytes) if self.kind == EventKind::PreResume => self.channel.refuse_later(bytes),
                 Ok(bytes) => self.channel.refuse(&bytes),
                 Err(_) => self.channel.close(),
             }

@@ -26,6 +26,8 @@ pub(crate) struct Channel {
     /// When a CRIU that owes an answer is looked at next, and what was seen since when.
     look: Option<Instant>,
     pulse: Option<(Pulse, Instant)>,
+    /// An answer that is sent before the next packet is awaited.
+    owed: Option<Vec<u8>>,
 }
 
 impl Channel {
@@ -33,7 +35,15 @@ impl Channel {
     pub(crate) fn open(launch: &Launch, inherited: &[BorrowedFd<'_>]) -> Result<Self> {
         let worker = Worker::spawn(launch, inherited)?;
         let pid = worker.pid();
-        Ok(Self { worker: Some(worker), pid, attempt: "start", watch: Watch::default(), look: None, pulse: None })
+        Ok(Self {
+            worker: Some(worker),
+            pid,
+            attempt: "start",
+            watch: Watch::default(),
+            look: None,
+            pulse: None,
+            owed: None,
+        })
     }
 
     /// CRIU's PID.
@@ -61,6 +71,9 @@ impl Channel {
     /// Dropping the future loses nothing: a packet is taken whole or not at all.
     pub(crate) async fn recv(&mut self, images: Option<&OwnedFd>) -> Result<Packet> {
         let attempt = self.attempt;
+        if let Some(bytes) = self.owed.take() {
+            self.refuse(&bytes);
+        }
         let received = loop {
             let Some(worker) = &self.worker else { return Err(Error::Closed { attempt }) };
             // Kept here, not in the future: a caller that asks again and again must not start the clock anew.
@@ -106,6 +119,11 @@ impl Channel {
         if self.worker.as_ref().is_some_and(|worker| worker.try_send(bytes).is_err()) {
             self.close();
         }
+    }
+
+    /// Sends a refusal when the next packet is awaited; closing the socket comes before it.
+    pub(crate) fn refuse_later(&mut self, bytes: Vec<u8>) {
+        self.owed = Some(bytes);
     }
 
     /// Closes the socket and leaves CRIU to a thread that reaps it.
