@@ -95,6 +95,8 @@ kinds! {
     Mounts "mountpoints" Dec 0x5556_3928 4;
     /// `utsns-ID.img`: host and domain name.
     Uts "utsns" Dec 0x5447_3203 1;
+    /// `ipcns-shm-ID.img`: the System V shared memory of an IPC namespace.
+    IpcSharedMemory "ipcns-shm" Dec 0x4628_3044 1;
     /// `timens-ID.img`: clock offsets.
     TimeNamespace "timens" Dec 0x4311_4433 1;
     /// `userns-ID.img`: id maps.

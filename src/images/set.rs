@@ -4,7 +4,7 @@ mod files;
 mod pages;
 mod problem;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use nix::dir::Dir;
 use nix::fcntl::OFlag;
@@ -18,6 +18,7 @@ use super::record::Record;
 use super::walk::walk;
 use super::{Images, Inventory, Kind, Machine, PagemapOf, Seccomp, Task, TaskState, ThreadCore};
 use crate::error::{Error, ImageFault, Result};
+use crate::proto::images::ipc_shm::Ipc_shm_entry;
 
 impl Images {
     /// Looks for everything that keeps this set from being restored: images that are missing, cut short or not what their
@@ -45,6 +46,7 @@ struct Check<'a> {
     pids: HashSet<u32>,
     descriptor_tables: HashSet<u32>,
     shared_memory: HashSet<u32>,
+    ipc_namespaces: BTreeSet<u32>,
     ghosts: HashSet<u32>,
     seccomp_needed: bool,
 }
@@ -60,6 +62,7 @@ impl<'a> Check<'a> {
             pids: HashSet::new(),
             descriptor_tables: HashSet::new(),
             shared_memory: HashSet::new(),
+            ipc_namespaces: BTreeSet::new(),
             ghosts: HashSet::new(),
             seccomp_needed: false,
         }
@@ -88,6 +91,7 @@ impl<'a> Check<'a> {
             self.tree(tasks);
             tasks.iter().for_each(|task| self.task(task));
         }
+        self.ipc_shared_memory();
         let mut shared: Vec<u32> = self.shared_memory.iter().copied().collect();
         shared.sort_unstable();
         shared.into_iter().for_each(|id| self.pages(PagemapOf::Shared(id), Needed::SharedMemory(id)));
@@ -135,6 +139,7 @@ impl<'a> Check<'a> {
             None => self.keep(needed, self.images.ids(task.pid)),
         };
         if let Some(ids) = ids {
+            self.ipc_namespaces.extend(ids.ipc_namespace);
             if self.descriptor_tables.insert(ids.files) {
                 self.descriptors(ids.files, needed);
             }
@@ -151,6 +156,28 @@ impl<'a> Check<'a> {
             self.shared_memory.extend(memory.mappings.iter().filter_map(super::Mapping::shared_memory));
         }
         self.pages(PagemapOf::Task(task.pid), needed);
+    }
+
+    /// The System V shared memory of the tree's own IPC namespaces, attached by a task or not. Its ids begin at 0.
+    fn ipc_shared_memory(&mut self) {
+        for namespace in std::mem::take(&mut self.ipc_namespaces) {
+            if !self.images.has(&Kind::IpcSharedMemory.file_name(namespace)) {
+                continue;
+            }
+            let read = self.images.reader(Kind::IpcSharedMemory, namespace).and_then(|mut reader| {
+                let mut ids = Vec::new();
+                while let Some(segment) = reader.message::<Ipc_shm_entry>()? {
+                    if !segment.in_pagemaps() {
+                        // The pages follow, in the format of old; then no segment has a pagemap.
+                        break;
+                    }
+                    ids.extend(segment.desc.0.as_ref().map(|desc| desc.id()));
+                }
+                Ok(ids)
+            });
+            // What is wrong with it is told when the rest of the directory is read.
+            self.shared_memory.extend(read.unwrap_or_default());
+        }
     }
 
     /// That there are filters for the first thread that has one.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::cgroup::Cgroups;
 use super::record::{Reader, Record};
 use super::*;
-use crate::proto::images::{ghost_file, pipe_data, sk_packet};
+use crate::proto::images::{ghost_file, ipc_shm, pipe_data, sk_packet};
 
 /// Reads all of an image; gives the number of records.
 pub(super) fn walk<R: Read>(reader: Reader<R>, kind: Kind) -> Result<u64> {
@@ -34,6 +34,10 @@ pub(super) fn walk<R: Read>(reader: Reader<R>, kind: Kind) -> Result<u64> {
         Kind::PipeData | Kind::FifoData => {
             followed(reader, |record: &pipe_data::Pipe_data_entry| u64::from(record.bytes()))
         }
+        Kind::IpcSharedMemory => followed(reader, |record: &ipc_shm::Ipc_shm_entry| {
+            // In whole words of four bytes, by a CRIU before the pagemaps.
+            if record.in_pagemaps() { 0 } else { record.size().checked_next_multiple_of(4).unwrap_or(u64::MAX) }
+        }),
         Kind::SocketQueues => followed(reader, |record: &sk_packet::Sk_packet_entry| u64::from(record.length())),
         Kind::Seccomp
         | Kind::Mounts

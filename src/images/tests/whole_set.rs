@@ -5,6 +5,8 @@ use std::fs;
 use protobuf::MessageDyn;
 
 use super::*;
+use crate::proto::images::ipc_desc::Ipc_desc_entry;
+use crate::proto::images::ipc_shm::Ipc_shm_entry;
 use crate::proto::images::pagemap::{Pagemap_entry, Pagemap_head};
 use crate::proto::images::{inventory::Inventory_entry, pstree::Pstree_entry};
 
@@ -225,4 +227,39 @@ fn two_thousand_tasks_are_checked() {
     assert_eq!(problems(&images), [""; 0]);
     fs::remove_file(home.path().join("mm-1001999.img")).expect("removed");
     assert_eq!(problems(&images), ["`mm-1001999.img` is missing, which task 1001999 needs"]);
+}
+
+#[test]
+fn system_v_shared_memory_belongs_to_the_ipc_namespace_of_the_tree() {
+    let (home, images) = copy();
+    let ids = images.core(images.tasks().expect("readable")[0].pid).expect("readable").ids;
+    let namespace = ids.or_else(|| images.ids(images.tasks().ok()?[0].pid).ok()).and_then(|ids| ids.ipc_namespace);
+    let name = Kind::IpcSharedMemory.file_name(namespace.expect("CRIU gives every namespace a number"));
+    // The first segment of a namespace has the id 0.
+    fs::copy(home.path().join("pagemap-shmem-9589.img"), home.path().join("pagemap-shmem-0.img")).expect("copied");
+    assert_eq!(problems(&images), ["`pagemap-shmem-0.img` belongs to no task of the tree"]);
+
+    let mut segment = Ipc_shm_entry::new();
+    segment.set_size(4096);
+    segment.set_in_pagemaps(true);
+    let desc = segment.desc.mut_or_insert_default();
+    for set in [
+        Ipc_desc_entry::set_key,
+        Ipc_desc_entry::set_uid,
+        Ipc_desc_entry::set_gid,
+        Ipc_desc_entry::set_cuid,
+        Ipc_desc_entry::set_cgid,
+        Ipc_desc_entry::set_mode,
+        Ipc_desc_entry::set_id,
+    ] {
+        set(desc, 0);
+    }
+    let bytes = image(Kind::IpcSharedMemory, [&segment as &dyn MessageDyn]);
+    fs::write(home.path().join(&name), &bytes).expect("written");
+    assert_eq!(problems(&images), [""; 0]);
+
+    fs::remove_file(home.path().join("pagemap-shmem-0.img")).expect("removed");
+    assert_eq!(problems(&images), ["`pagemap-shmem-0.img` is missing, which shared memory 0 needs"]);
+    fs::write(home.path().join(&name), &bytes[..bytes.len() - 1]).expect("written");
+    assert!(problems(&images).iter().any(|problem| problem.contains(&name)));
 }
