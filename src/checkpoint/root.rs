@@ -48,6 +48,11 @@ impl Root {
         self.get(path, OFlag::O_PATH)?.metadata()
     }
 
+    /// The same, of the last name itself where that is a symbolic link.
+    pub(super) fn look_at_link(&self, path: &Path) -> io::Result<std::fs::Metadata> {
+        self.get(path, OFlag::O_PATH | OFlag::O_NOFOLLOW)?.metadata()
+    }
+
     /// The directory that holds a name, and the name.
     pub(super) fn parent<'a>(&self, path: &'a Path) -> Result<(Directory, &'a OsStr)> {
         let failed = Error::io("find", self.path_of(path));

@@ -24,7 +24,7 @@ impl Manifest {
         let mut manifest = Self::named_by(images)?;
         for file in &mut manifest.0 {
             // One that is hidden by now, by a mount or another name, is for CRIU to judge.
-            file.seen = root.look(&file.path).ok().map(|metadata| Seen::of(&metadata));
+            file.seen = file.look(&root).ok().map(|metadata| Seen::of(&metadata));
         }
         Ok(manifest)
     }

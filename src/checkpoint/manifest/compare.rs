@@ -137,7 +137,7 @@ impl Manifest {
 
 /// What CRIU would refuse. Gives what the file is now, if it is a plain one.
 fn differences(root: &Root, file: &OutsideFile, mut add: impl FnMut(DifferenceKind)) -> Option<Seen> {
-    let now = match root.look(&file.path) {
+    let now = match file.look(root) {
         Ok(metadata) => Seen::of(&metadata),
         Err(error) => {
             add(unreadable(&error));

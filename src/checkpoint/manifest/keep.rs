@@ -52,7 +52,7 @@ impl Manifest {
         let checkpoint = Directory::new(directory.as_fd(), path);
         let mut made = Vec::new();
         for file in &self.0 {
-            let is_missing = matches!(root.look(&file.path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+            let is_missing = matches!(file.look(&root), Err(error) if error.kind() == io::ErrorKind::NotFound);
             if is_missing && put_back(&root, &checkpoint, file)? {
                 made.push(file.path.clone());
             }

@@ -8,6 +8,8 @@ mod collect;
 mod compare;
 mod keep;
 
+use std::fs::Metadata;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::SFlag;
@@ -81,6 +83,15 @@ impl OutsideFile {
     /// What kind of file it is; nothing where CRIU did not say (before 3.15).
     fn kind(&self) -> Option<SFlag> {
         self.mode.map(kind_of).or(self.seen.as_ref().map(Seen::kind))
+    }
+
+    /// What is there now. Only a descriptor of the link itself (O_PATH and O_NOFOLLOW) has the mode of a symbolic link.
+    fn look(&self, root: &Root) -> io::Result<Metadata> {
+        if self.mode.is_some_and(|mode| kind_of(mode) == SFlag::S_IFLNK) {
+            root.look_at_link(&self.path)
+        } else {
+            root.look(&self.path)
+        }
     }
 
     fn is_plain(&self) -> bool {

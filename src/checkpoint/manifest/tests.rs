@@ -160,6 +160,34 @@ fn a_file_that_changed_before_it_could_be_hashed_has_no_hash() {
 }
 
 #[test]
+fn a_descriptor_of_a_link_is_compared_with_the_link_and_not_with_what_it_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, link) = (dir.path().join("root"), dir.path().join("root/link"));
+    fs::create_dir(&root).unwrap();
+    fs::create_dir(dir.path().join("images")).unwrap();
+    fs::write(root.join("target"), "data").unwrap();
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    let now = fs::symlink_metadata(&link).unwrap();
+    let images = Fixture::default()
+        .file(1, Path::new("/link"), libc::O_PATH | libc::O_NOFOLLOW, Some(&now))
+        .file(2, Path::new("/target"), libc::O_RDONLY, None)
+        .write(&dir.path().join("images"));
+    let mut manifest = Manifest::collect(&images, &root).unwrap();
+    manifest.hash(&root).unwrap();
+    let seen = manifest.files()[0].seen.as_ref().unwrap();
+    assert_eq!((seen.inode, seen.kind()), (now.ino(), SFlag::S_IFLNK));
+    assert_eq!(manifest.compare(&root).unwrap(), []);
+    // Where it leads to is nothing to CRIU; that it is a link is.
+    fs::remove_file(root.join("target")).unwrap();
+    let found = manifest.compare(&root).unwrap();
+    assert_eq!(found.iter().map(|difference| &*difference.path).collect::<Vec<_>>(), [Path::new("/target")]);
+    fs::remove_file(&link).unwrap();
+    fs::write(&link, "data").unwrap();
+    let found = manifest.compare(&root).unwrap();
+    assert!(matches!(&found[0].kind, DifferenceKind::Type { .. }), "{found:?}");
+}
+
+#[test]
 fn everything_criu_would_refuse_is_named_at_once() {
     let world = World::hashed();
     fs::remove_file(world.at("/lib/library")).unwrap();
