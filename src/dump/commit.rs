@@ -26,6 +26,7 @@ pub(super) struct Commit {
     pub(super) options: RecordedOptions,
     pub(super) criu: Version,
     pub(super) flush: Flush,
+    with_files: WithFiles,
     /// The PID of the tree's root, as crr sees it.
     pid: u32,
     /// The root directory of the tree, kept open: the paths in images are relative to it, and it outlives the tree.
@@ -58,6 +59,7 @@ impl Commit {
             options,
             criu,
             flush,
+            with_files: request.with_files,
             pid,
             _root: root_directory,
             root,
@@ -79,6 +81,9 @@ impl Commit {
             record.collect_cgroups(|pid| pid)?;
         }
         record.files = Manifest::collect(&self.images, &self.root)?;
+        if self.with_files == WithFiles::Keep && self.options.afterwards == Afterwards::KeepRunning {
+            record.files.keep_changing(&self.root, self.partial.as_fd(), &path)?;
+        }
         self.lock = self.lock()?;
         let method = self.options.network_lock.unwrap_or(NetworkLock::Iptables);
         record.network_lock = self.lock.as_ref().map(|lock| RecordedLock::new(method, Some(lock.run_id.clone())));
@@ -141,8 +146,8 @@ impl Commit {
 
     /// Adds statistics, sums and copies of files to the published checkpoint. It is whole without them: what cannot be done is
     /// a complaint.
-    pub(super) fn complete(self, hash: Hash, with_files: WithFiles) -> Result<(Record, Vec<String>)> {
-        let Self { partial, images, work, flush, record, root, _root, mut complaints, .. } = self;
+    pub(super) fn complete(self, hash: Hash) -> Result<(Record, Vec<String>)> {
+        let Self { partial, images, work, flush, with_files, record, root, _root, mut complaints, .. } = self;
         let mut complain = |what: &str, error: Error| complaints.push(format!("{what}: {}", with_causes(&error)));
         let record = record.ok_or(Error::Bug { what: "completed before it was held" })?;
         let mut files = record.files.clone();

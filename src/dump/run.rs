@@ -58,7 +58,7 @@ pub async fn dump(
     let recorded = RecordedOptions::of(&request.options);
     let afterwards = request.options.afterwards;
     let log = request.options.log.file.clone();
-    let (hash, with_files) = (request.hash, request.with_files);
+    let hash = request.hash;
     let commit = Commit::new(partial, &request, recorded, plan.version)?;
     let mut run =
         Run { commit: Some(commit), tree, afterwards, committed: false, log, complaints: Vec::new(), salvage: None };
@@ -71,7 +71,7 @@ pub async fn dump(
         return Err(run.fail(error));
     }
 
-    let completed = run.complete(hash, with_files).await;
+    let completed = run.complete(hash).await;
     let (record, complaints) =
         completed.map_err(|error| Failed { kept: Some(dir.clone()), committed: true, ..Failed::from(error) })?;
     let statistics = record.statistics.unwrap_or_default();
@@ -215,13 +215,9 @@ impl Run {
     }
 
     /// Adds to the published checkpoint what needs the tree no more.
-    async fn complete(
-        mut self,
-        hash: super::Hash,
-        with_files: super::WithFiles,
-    ) -> Result<(crate::checkpoint::Record, Vec<String>)> {
+    async fn complete(mut self, hash: super::Hash) -> Result<(crate::checkpoint::Record, Vec<String>)> {
         let commit = self.commit.take().ok_or(LOST)?;
-        let work = tokio::task::spawn_blocking(move || commit.complete(hash, with_files));
+        let work = tokio::task::spawn_blocking(move || commit.complete(hash));
         let (record, complaints) = work.await.map_err(|_| LOST)??;
         self.complaints.extend(complaints);
         Ok((record, self.complaints))

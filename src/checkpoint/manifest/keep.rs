@@ -11,7 +11,7 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{Mode, SFlag, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-use super::{Manifest, OutsideFile};
+use super::{Manifest, OutsideFile, Use};
 use crate::checkpoint::directory::Directory;
 use crate::checkpoint::names::FILES;
 use crate::checkpoint::root::Root;
@@ -19,15 +19,35 @@ use crate::checkpoint::seen::{Seen, copy_content};
 use crate::error::{Error, Result};
 
 impl Manifest {
-    /// Copies every plain file into `DIR/files`, sharing blocks where the filesystem can. While the tree is held, for what
-    /// it can write to.
+    /// Copies every plain file that is not kept yet into `DIR/files`, sharing blocks where the filesystem can.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read or `directory` not be written.
     pub fn keep(&mut self, root: &Path, directory: impl AsFd, path: &Path) -> Result<()> {
+        self.keep_those(root, directory, path, |_| true)
+    }
+
+    /// The same for those files alone that a tree which runs on may change. While it is held, as they must fit the images.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub fn keep_changing(&mut self, root: &Path, directory: impl AsFd, path: &Path) -> Result<()> {
+        // Programs and libraries are large, and nobody writes to what is being run.
+        self.keep_those(root, directory, path, |file| file.build_id.is_none() && !file.uses.contains(&Use::Executable))
+    }
+
+    fn keep_those(
+        &mut self,
+        root: &Path,
+        directory: impl AsFd,
+        path: &Path,
+        wanted: impl Fn(&OutsideFile) -> bool,
+    ) -> Result<()> {
         let root = Root::open(root)?;
         let store = store(&Directory::new(directory.as_fd(), path), FILES)?;
-        for (number, file) in (0u32..).zip(self.0.iter_mut().filter(|file| file.is_plain())) {
+        let next = self.0.iter().filter_map(|file| file.kept).max().map_or(0, |last| last + 1);
+        let wanted = |file: &&mut OutsideFile| file.is_plain() && file.kept.is_none() && wanted(file);
+        for (number, file) in (next..).zip(self.0.iter_mut().filter(wanted)) {
             let from = match root.read(&file.path) {
                 Ok(from) => from,
                 // Hidden by a mount; CRIU has its own way to it.
