@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use crate::error::{Error, Result};
@@ -133,7 +133,11 @@ impl<F: AsFd> Directory<F> {
     /// A file in it that did not exist, to write, readable by its owner only.
     pub(crate) fn create(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        Ok(openat(&self.fd, name, flags, Mode::from_bits_truncate(0o600))?.into())
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = openat(&self.fd, name, flags, mode)?;
+        // Whatever the umask takes away.
+        fchmod(&file, mode)?;
+        Ok(file.into())
     }
 
     /// The content of a plain file in it, or `None` if there is no such name. A file above `limit` bytes is given up on

@@ -108,10 +108,15 @@ fn put_back(root: &Root, checkpoint: &Directory<impl AsFd>, file: &OutsideFile) 
 
 /// The directory of that name in a checkpoint, made if need be.
 pub(in crate::checkpoint) fn store(checkpoint: &Directory<impl AsFd>, name: &str) -> Result<Directory> {
+    let failed = |errno: Errno| Error::io("make", checkpoint.path_of(name))(errno.into());
     match mkdirat(checkpoint, name, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => checkpoint.directory(OsStr::new(name)),
-        Err(errno) => Err(Error::io("make", checkpoint.path_of(name))(errno.into())),
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(failed(errno)),
     }
+    let store = checkpoint.directory(OsStr::new(name))?;
+    // Whatever the umask says.
+    fchmod(&store, Mode::S_IRWXU).map_err(failed)?;
+    Ok(store)
 }
 
 /// Copies a file into a store under a number.
