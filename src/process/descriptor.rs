@@ -199,7 +199,10 @@ impl Descriptor {
         let mut descriptor = Self::from_link(fd, link.as_os_str().as_bytes());
         // The size of what has no name is of no interest, and a stat of it one system call more for each descriptor.
         if matches!(descriptor.kind, Kind::Unknown | Kind::Memfd) {
-            descriptor.status = FileStatus::read(&link_path).ok();
+            descriptor.status = match FileStatus::read(&link_path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+                status => status.ok(),
+            };
             descriptor.settle();
         }
         // An epoll instance names what it watches by inode, and a pidfd has one of its own.
