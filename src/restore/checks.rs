@@ -194,20 +194,20 @@ impl Checks {
     }
 }
 
-/// Whether the set of images is whole and each as it was written.
+/// Whether each image is as it was written, and the set whole. In this order: a changed image makes others look wrong.
 pub(super) fn check_images(images: &Images, checkpoint: &Checkpoint, verify: Verify, found: &mut Found) -> Result<()> {
-    found.problems.extend(images.check_set()?.iter().map(|problem| Problem::Images(problem.to_string())));
-    let Some(record) = checkpoint.record() else { return Ok(()) };
-    match (&record.sums, verify) {
-        (_, Verify::Skip) => {}
-        (None, Verify::Sums) => {
+    match (checkpoint.record().map(|record| &record.sums), verify) {
+        (None, _) | (_, Verify::Skip) => {}
+        (Some(None), Verify::Sums) => {
             found.remarks.note("the checkpoint has no sums: whether its images are as they were written is not known");
         }
-        (Some(sums), Verify::Sums) => match sums.verify(checkpoint, checkpoint.path()) {
+        (Some(Some(sums)), Verify::Sums) => match sums.verify(checkpoint, checkpoint.path()) {
             Err(Error::Sums { wrong, .. }) => found.problems.extend(wrong.into_iter().map(Problem::Sum)),
             other => other?,
         },
     }
+    let problems = images.check_set()?;
+    found.problems.extend(problems.iter().map(|problem| Problem::Images(problem.to_string())));
     Ok(())
 }
 

@@ -90,12 +90,18 @@ fn add_recorded(given: &mut RestoreOptions, recorded: &RecordedOptions, remarks:
     match (given.cgroups.mode, *manage_cgroups) {
         (None, recorded) => given.cgroups.mode = recorded,
         (Some(given), Some(recorded)) if given != recorded => {
-            remarks.note(format!("the dump used --manage-cgroups={recorded:?}; {given:?} was given and wins"));
+            let (recorded, given) = (spelled(&recorded), spelled(&given));
+            remarks.note(format!("the dump used --manage-cgroups={recorded}; {given} was given and wins"));
         }
         _ => {}
     }
-    if let (None, Some(recorded)) = (given.cpu, cpu) {
-        given.cpu = Some(*recorded);
+    match (given.cpu, *cpu) {
+        (None, recorded) => given.cpu = recorded,
+        (Some(given), Some(recorded)) if given != recorded => {
+            let (recorded, given) = (spelled(&recorded), spelled(&given));
+            remarks.note(format!("the dump used --cpu-cap {recorded}; {given} was given and wins"));
+        }
+        _ => {}
     }
 }
 
@@ -134,6 +140,11 @@ fn at_restore(resource: &str) -> Option<String> {
 /// What a resource is about: all but its value.
 fn key(resource: &str) -> &str {
     resource.split_once(']').map_or(resource, |(key, _)| key)
+}
+
+/// A value as crr.json and the command line spell it.
+fn spelled(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default()
 }
 
 fn word(tcp: Tcp) -> &'static str {
