@@ -48,7 +48,7 @@ pub use self::manifest::{Difference, DifferenceKind, Manifest, OutsideFile, Seen
 pub use self::options::RecordedOptions;
 pub use self::partial::{Flush, Partial, Step};
 pub use self::record::{RECORD_NAME, RECORD_VERSION, Record, RecordedLock, RecordedStatistics};
-pub use self::remap::{PutBack, Remap, Remaps};
+pub use self::remap::{PutBack, Remap, Remaps, links};
 pub use self::room::room;
 pub use self::sums::{Sum, Sums};
 pub use self::tree::{RecordedCgroup, RecordedTask};

@@ -151,8 +151,11 @@ fn all(results: impl Iterator<Item = Result<()>>) -> Result<()> {
     first
 }
 
-/// The paths of CRIU's names.
-fn links(images: &Images) -> Result<BTreeSet<PathBuf>> {
+/// The paths of the names that CRIU made for the unlinked files of a dump, in the mount namespace of the tree.
+///
+/// # Errors
+/// [`Error::Image`] if the images cannot be read.
+pub fn links(images: &Images) -> Result<BTreeSet<PathBuf>> {
     let target = |target| if let RemapTarget::Link(file) = target { Some(file) } else { None };
     let targets: BTreeSet<u32> = images.remaps()?.iter().filter_map(|remap| target(remap.target)).collect();
     if targets.is_empty() {

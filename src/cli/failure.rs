@@ -37,6 +37,11 @@ impl Failure {
         self
     }
 
+    /// The cure of what CRIU's log says.
+    fn known_cure(&self) -> Option<&str> {
+        Some(self.explanation.as_ref()?.known.as_ref()?.cure.as_ref())
+    }
+
     /// The object that `--json` prints.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -47,7 +52,7 @@ impl Failure {
             "findings": self.findings,
             "explanation": self.explanation,
             "state": self.state,
-            "cure": self.hint,
+            "cure": self.hint.as_deref().or(self.known_cure()),
         })
     }
 }

@@ -41,11 +41,15 @@ impl Output {
         ProgressLine::new(self.progress)
     }
 
-    /// Prints a command's result: the object with `--json`, else the text.
+    /// Prints a command's result: the object with `--json`, in which `ok` is true unless it says otherwise, else the text.
     pub(crate) fn result<T: Serialize>(&self, object: &T, text: &str) {
         if self.json {
-            let object =
+            let mut object =
                 serde_json::to_value(object).unwrap_or_else(|error| serde_json::json!({"error": error.to_string()}));
+            if let Some(object) = object.as_object_mut() {
+                // As in a failure: a script looks at one key to tell them apart.
+                object.entry("ok").or_insert(true.into());
+            }
             self.data(&format!("{object:#}\n"));
         } else {
             self.data(text);

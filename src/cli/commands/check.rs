@@ -65,10 +65,20 @@ impl Check {
             self_test(&search, output).await?;
         }
         let readiness = Readiness::look(&search).await?;
-        output.result(&readiness, &host_report::text(&readiness));
         let wanted = std::iter::once(Purpose::Plain).chain(self.purposes.iter().map(|purpose| purpose.purpose()));
-        Ok(code(wanted.map(|purpose| readiness.of(purpose))).into())
+        let code = code(wanted.map(|purpose| readiness.of(purpose)));
+        output.result(&Judged { ok: code == Code::Ok, readiness: &readiness }, &host_report::text(&readiness));
+        Ok(code.into())
     }
+}
+
+/// The object of `--json`.
+#[derive(serde::Serialize)]
+struct Judged<'a> {
+    /// Whether all that was asked for works.
+    ok: bool,
+    #[serde(flatten)]
+    readiness: &'a Readiness,
 }
 
 /// Tests each CRIU that is there and keeps the verdicts.

@@ -1,12 +1,14 @@
 //! `crr rm DIR…`
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use crr::Error;
-use crr::checkpoint::{Checkpoint, Trust};
+use crr::checkpoint::{Checkpoint, Trust, links};
 use crr::error::DirectoryProblem;
+use crr::images::Images;
 use crr::restore::unlock;
 
 use super::super::failure::Failure;
@@ -56,5 +58,23 @@ fn remove(dir: &Path, trust: Trust, output: &Output) -> Result<(), Error> {
         Err(Error::Directory { problem: DirectoryProblem::NotFound | DirectoryProblem::NotACheckpoint, .. }) => {}
         Err(error) => return Err(error),
     }
-    Checkpoint::remove(dir, Path::new("/"), trust, |_| {})
+    let links = unrecorded_links(dir, trust);
+    Checkpoint::remove(dir, Path::new("/"), trust, |_| {})?;
+    for link in links.iter().filter(|link| link.symlink_metadata().is_ok()) {
+        output.note(&format!(
+            "`{}` is left: CRIU made that name for the checkpoint or for another one; nothing says whose it is now",
+            link.display()
+        ));
+    }
+    Ok(())
+}
+
+/// The names that the criu program's own dump made for unlinked files. Another dump may have used one of them since.
+fn unrecorded_links(dir: &Path, trust: Trust) -> Vec<PathBuf> {
+    let Ok(checkpoint) = Checkpoint::open(dir, trust) else { return Vec::new() };
+    let images = checkpoint.as_fd().try_clone_to_owned().map(|copy| Images::from_directory(copy, checkpoint.path()));
+    match (checkpoint.record(), images) {
+        (None, Ok(images)) => links(&images).unwrap_or_default().into_iter().collect(),
+        _ => Vec::new(),
+    }
 }
