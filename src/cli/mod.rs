@@ -53,7 +53,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(commands::check::Check),
-    Dump(commands::dump::Dump),
+    Dump(Box<commands::dump::Dump>),
     Completions(commands::completions::Completions),
     Explain(commands::explain::Explain),
     Man(commands::man::Man),
