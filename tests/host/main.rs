@@ -5,6 +5,8 @@
 //! network or leaves a mount behind.
 
 mod crr;
+mod dumped;
+mod elsewhere;
 mod need;
 mod programs;
 mod situations;
@@ -17,15 +19,22 @@ mod world;
 mod abandoned;
 mod bad_input;
 mod cgroups;
+mod damaged;
 mod hit_table;
+mod interop;
 mod kill;
+mod leftovers;
 mod locks;
+mod moved;
 mod network;
+mod options;
 mod remaps;
 mod restore;
 mod self_test;
 mod terminal;
 mod trees;
+mod trust;
+mod words;
 
 use std::process::ExitCode;
 
@@ -80,6 +89,13 @@ fn main() -> ExitCode {
     trials.extend(abandoned::trials());
     trials.extend(bad_input::trials());
     trials.extend(kill::trials());
+    trials.extend(interop::trials());
+    trials.extend(damaged::trials());
+    trials.extend(trust::trials());
+    trials.extend(moved::trials());
+    trials.extend(options::trials());
+    trials.extend(words::trials());
+    trials.extend(leftovers::trials());
     trials.extend(hit_table::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs::remove();

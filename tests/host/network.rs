@@ -36,14 +36,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// A client that sends numbered bytes and checks that each comes back, for as long as it lives.
-struct Client {
+pub(crate) struct Client {
     stop: Arc<AtomicBool>,
     echoed: Arc<AtomicU64>,
     thread: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Client {
-    fn connect(port: u16) -> Result<Self, Failed> {
+    pub(crate) fn connect(port: u16) -> Result<Self, Failed> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(SOON))?;
         let (stop, echoed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -68,7 +68,7 @@ impl Client {
         Ok(Self { stop, echoed, thread: Some(thread) })
     }
 
-    fn await_blocks(&self, count: u64) -> Result<(), Failed> {
+    pub(crate) fn await_blocks(&self, count: u64) -> Result<(), Failed> {
         let from = self.echoed.load(Ordering::Relaxed);
         until(format_args!("{count} blocks after block {from}"), SOON, || {
             let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
@@ -79,7 +79,7 @@ impl Client {
     }
 
     /// Ends the client; what it found wrong is the error.
-    fn end(mut self) -> Outcome {
+    pub(crate) fn end(mut self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(()) };
         thread.join().map_err(|_| "the client panicked")??;
@@ -94,14 +94,14 @@ impl Drop for Client {
     }
 }
 
-fn server() -> Result<(Victim, u16), Failed> {
+pub(crate) fn server() -> Result<(Victim, u16), Failed> {
     let victim = Victim::start(&programs::program("echo")?, &[])?;
     let port = victim.said("port ").first().ok_or("the server named no port")?.parse()?;
     Ok((victim, port))
 }
 
 /// A dump with options, then a restore with options.
-type RoundTrip = fn(&mut Victim, &[&str], &[&str]) -> Outcome;
+pub(crate) type RoundTrip = fn(&mut Victim, &[&str], &[&str]) -> Outcome;
 
 fn by_criu(victim: &mut Victim, at_dump: &[&str], at_restore: &[&str]) -> Outcome {
     let (images, tree, pid) = (victim.images(), victim.tree(), victim.pid().to_string());
@@ -120,7 +120,7 @@ fn by_crr(victim: &mut Victim, at_dump: &[&str], at_restore: &[&str]) -> Outcome
     Ok(())
 }
 
-fn established(round_trip: RoundTrip, at_dump: &[&str], at_restore: &[&str]) -> Outcome {
+pub(crate) fn established(round_trip: RoundTrip, at_dump: &[&str], at_restore: &[&str]) -> Outcome {
     let (mut victim, port) = server()?;
     let clients = [Client::connect(port)?, Client::connect(port)?];
     for client in &clients {

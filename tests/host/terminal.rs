@@ -33,7 +33,8 @@ fn shell_with_job() -> Result<(Victim, std::fs::File), libtest_mimic::Failed> {
     Ok((victim, keyboard))
 }
 
-fn dumped() -> Result<(Victim, std::fs::File), libtest_mimic::Failed> {
+/// A job that was dumped, its shell, and the terminal to type on.
+pub(crate) fn dumped() -> Result<(Victim, std::fs::File), libtest_mimic::Failed> {
     let (mut victim, keyboard) = shell_with_job()?;
     let (images, tree) = (victim.images(), victim.tree());
     crr::dump(victim.pid(), &images, &[])?.must_pass("crr dump of a shell job")?;
