@@ -6,20 +6,19 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp};
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::failure::Failure;
-use super::passing::{Arrived, Meaning};
+use super::passing::{Meaning, Signals};
 
 /// Waits for the end of `root`, a child of this process, and sends on the signals that come meanwhile. The exit code is the
 /// program's.
-pub(crate) async fn wait(root: i32, signals: &mut UnboundedReceiver<Arrived>) -> Result<ExitCode, Failure> {
+pub(crate) async fn wait(root: i32, signals: &Signals) -> Result<ExitCode, Failure> {
     loop {
         // First of all: it may have ended before anybody listened.
         if let Some(status) = ended(root)? {
             return Ok(exit_code(status.exit_status(), status.terminating_signal()));
         }
-        let Some(arrived) = signals.recv().await else {
+        let Ok(arrived) = signals.next().await else {
             return Err(crr::Error::system("catch signals", std::io::ErrorKind::BrokenPipe).into());
         };
         let root = Pid::from_raw(root);

@@ -1,8 +1,13 @@
 //! Signals to crr while a program that it restored or started runs in the foreground.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::failure::Failure;
 
@@ -57,26 +62,71 @@ impl Arrived {
     }
 }
 
+/// Signals that are listened to: blocked, and read from a descriptor when somebody looks.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    descriptor: SignalFd,
+    /// Those that were read while somebody looked for others.
+    waiting: RefCell<VecDeque<Arrived>>,
+}
+
 /// Listens from here on. Must be called before the first thread is made: each thread must have the signals blocked, or one of
 /// them would be ended by them.
-pub(crate) fn listen() -> Result<UnboundedReceiver<Arrived>, Failure> {
+pub(crate) fn listen() -> Result<Signals, Failure> {
     let attempt = |errno: nix::errno::Errno| crr::Error::system("catch signals", errno);
     let set: SigSet = LISTENED.into_iter().collect();
     set.thread_block().map_err(attempt)?;
-    let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC).map_err(attempt)?;
-    let (sender, receiver) = unbounded_channel();
-    let read = move || {
-        while let Ok(Some(info)) = descriptor.read_signal() {
-            let number = i32::try_from(info.ssi_signo).unwrap_or_default();
-            let Ok(signal) = Signal::try_from(number) else { continue };
-            if sender.send(Arrived { signal, from_kernel: info.ssi_code == SI_KERNEL }).is_err() {
-                break;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let descriptor = SignalFd::with_flags(&set, flags).map_err(attempt)?;
+    Ok(Signals { descriptor, waiting: RefCell::default() })
+}
+
+impl Signals {
+    /// Waits for the next one.
+    pub(crate) async fn next(&self) -> std::io::Result<Arrived> {
+        if let Some(arrived) = self.waiting.borrow_mut().pop_front() {
+            return Ok(arrived);
+        }
+        // SAFETY: the descriptor outlives this registration, which ends with the function.
+        let readable = unsafe { AsyncFd::register_with_interest(self.descriptor.as_fd(), Interest::READABLE) }?;
+        loop {
+            let mut ready = readable.readable().await?;
+            match self.read() {
+                Some(arrived) => return Ok(arrived),
+                None => ready.clear_ready(),
             }
         }
-    };
-    let thread = std::thread::Builder::new().name("crr-signals".into()).stack_size(64 << 10).spawn(read);
-    thread.map_err(|source| crr::Error::system("start a thread", source))?;
-    Ok(receiver)
+    }
+
+    /// Waits for one that asks to give up; others are kept for later.
+    pub(crate) async fn ending(&self) -> Signal {
+        let mut others = VecDeque::new();
+        let signal = loop {
+            match self.next().await {
+                Ok(arrived) if arrived.ends() => break arrived.signal,
+                Ok(arrived) => others.push_back(arrived),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        self.waiting.borrow_mut().append(&mut others);
+        signal
+    }
+
+    /// One that asks to give up, if it has come already; others are kept for later.
+    pub(crate) fn ending_now(&self) -> Option<Signal> {
+        while let Some(arrived) = self.read() {
+            self.waiting.borrow_mut().push_back(arrived);
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        let at = waiting.iter().position(|arrived| arrived.ends())?;
+        waiting.remove(at).map(|arrived| arrived.signal)
+    }
+
+    fn read(&self) -> Option<Arrived> {
+        let info = self.descriptor.read_signal().ok()??;
+        let signal = Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()?;
+        Some(Arrived { signal, from_kernel: info.ssi_code == SI_KERNEL })
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +158,23 @@ mod tests {
             let arrived = Arrived { signal, from_kernel };
             assert_eq!(arrived.meaning(together), meaning, "{arrived:?} together {together}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_has_come_is_seen_at_once_and_the_rest_is_kept() {
+        let signals = listen().expect("signals");
+        assert_eq!(signals.ending_now(), None);
+        // To this thread: another thread of the test has them unblocked.
+        let send = |signal: Signal| {
+            // SAFETY: a plain system call on the calling thread, which has the signal blocked.
+            unsafe { libc::pthread_kill(libc::pthread_self(), signal as libc::c_int) }
+        };
+        assert_eq!(send(Signal::SIGUSR1), 0);
+        assert_eq!(send(Signal::SIGTERM), 0);
+        assert_eq!(signals.ending_now(), Some(Signal::SIGTERM));
+        assert_eq!(signals.next().await.expect("a signal").signal, Signal::SIGUSR1);
+        assert_eq!(send(Signal::SIGINT), 0);
+        assert_eq!(signals.ending().await, Signal::SIGINT);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Restoring {
     remarks: Remarks,
     place: Option<String>,
     root: Option<i32>,
+    /// Whether the last event was the one whose answer, whatever it is, lets the tree run.
+    held: bool,
     /// Whether CRIU has failed: then its log may tell why.
     failed: bool,
     runs: bool,
@@ -163,6 +165,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         remarks,
         place,
         root: None,
+        held: false,
         failed: false,
         runs: false,
     })
@@ -195,6 +198,11 @@ fn unreadable(images: &Images, checkpoint: &Checkpoint, verify: Verify, error: E
         }
         _ => error,
     }
+}
+
+/// Whether the tree runs whatever becomes of the answer, or of CRIU: its death detaches it from a complete tree.
+pub fn releases(event: &EventKind) -> bool {
+    matches!(event, EventKind::PreResume | EventKind::PostResume)
 }
 
 /// A check that did not come to its end: it panicked, or the runtime is shutting down.
@@ -236,6 +244,24 @@ impl Restoring {
     /// # Cancellation
     /// Dropping the future loses nothing; it may be called again.
     pub async fn next(&mut self) -> Result<Option<Event<'_>>> {
+        self.next_unless(|| false).await
+    }
+
+    /// As [`Restoring::next`], but gives the restore up while CRIU waits at an event if `give_up` says so then.
+    ///
+    /// Between the answer to `post-restore` and the one to `pre-resume` this is the only way: the tree is there, and CRIU takes
+    /// the end of its socket for a yes.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] when it was given up, else as [`Restoring::next`]. [`Restoring::cancel`] is next in either case.
+    ///
+    /// # Cancellation
+    /// As [`Restoring::next`].
+    pub async fn next_unless(&mut self, give_up: impl FnOnce() -> bool) -> Result<Option<Event<'_>>> {
+        if self.held && !self.runs {
+            // It was answered, and even a refusal lets the tree run.
+            self.tree_runs();
+        }
         let Some(operation) = self.operation.as_mut() else { return Ok(None) };
         let event = match operation.next().await {
             Ok(Some(event)) => event,
@@ -247,18 +273,26 @@ impl Restoring {
                 return Err(error);
             }
         };
-        match event.kind() {
-            EventKind::PostRestore => self.root = event.pid(),
-            EventKind::PostResume => {
-                self.runs = true;
-                if let Some(undo) = self.undo.as_mut() {
-                    undo.remains.release();
-                }
-            }
-            _ => {}
+        self.held = *event.kind() == EventKind::PreResume;
+        if *event.kind() == EventKind::PostRestore {
+            self.root = event.pid();
         }
         pause(event.kind().name());
+        if !self.runs && give_up() {
+            if let Some(undo) = self.undo.as_ref().filter(|_| self.held) {
+                // The refusal that follows would let it run.
+                undo.remains.signal();
+            }
+            return Err(Error::Cancelled { attempt: "restore" });
+        }
         Ok(Some(event))
+    }
+
+    fn tree_runs(&mut self) {
+        self.runs = true;
+        if let Some(undo) = self.undo.as_mut() {
+            undo.remains.release();
+        }
     }
 
     /// Proceeds at the events that are left, waits for CRIU's end and cleans up behind it. After an error [`Restoring::cancel`]
@@ -271,23 +305,26 @@ impl Restoring {
     /// Dropping the future gives the restore up if the tree does not run yet.
     pub async fn finish(&mut self) -> Result<Finished> {
         while let Some(event) = self.next().await? {
-            let runs = *event.kind() == EventKind::PostResume;
+            let is_released = releases(event.kind());
             let answered = event.proceed().await;
-            if !runs {
+            if !is_released {
                 answered?;
             }
         }
         let Some(operation) = self.operation.take() else { return Err(Error::Closed { attempt: "restore" }) };
+        let mut remarks = Remarks::default();
         let pid = match (operation.finish().await, self.root) {
             (Ok(restored), _) => restored.pid,
-            (Err(_), Some(root)) if self.runs => root,
+            (Err(error), Some(root)) if self.runs => {
+                remarks.warn(format!("the tree runs, but CRIU went away before it said so: {error}"));
+                root
+            }
             (Err(error), _) => {
                 self.failed = true;
                 return Err(error);
             }
         };
         self.runs = true;
-        let mut remarks = Remarks::default();
         if let Some(lock) = self.lock.take() {
             lock.remove(&mut remarks);
         }
@@ -316,9 +353,8 @@ impl Restoring {
 
     /// Closes the socket to CRIU.
     fn abandon(&mut self) -> Option<Reaping> {
-        if let (true, false, Some(undo)) = (self.root.is_some(), self.runs, &self.undo) {
-            // CRIU takes the end of file at `pre-resume` for a yes, and may have got there since `post-restore` was answered:
-            // the tree must not get as far as running.
+        if let (Some(_), false, Some(undo)) = (self.root, self.runs, &self.undo) {
+            // CRIU takes the end of file at pre-resume for a yes: the tree must not get as far as running.
             undo.remains.signal();
         }
         self.operation.take()?.cancel(GRACE)

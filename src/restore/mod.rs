@@ -36,7 +36,7 @@ mod subject;
 mod unlock;
 mod work;
 
-pub use flow::{Cancelled, Finished, Restoring, begin};
+pub use flow::{Cancelled, Finished, Restoring, begin, releases};
 pub use home::Home;
 pub use problem::{Problem, Remarks};
 pub use request::{Files, Request, Verify};

@@ -42,7 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// Whether the tree runs all the same: CRIU has let it go, or takes the end of file for a yes.
 fn runs(event: &str, blow: Blow) -> bool {
-    event == "post-resume" || (event == "pre-resume" && blow == Blow::KillCrr)
+    event == "post-resume" || (event == "pre-resume" && matches!(blow, Blow::KillCrr | Blow::KillCriu))
 }
 
 fn abandoned(words: &'static [&str], event: &'static str, blow: Blow) -> Outcome {
@@ -58,7 +58,7 @@ fn abandoned(words: &'static [&str], event: &'static str, blow: Blow) -> Outcome
     until(format_args!("crr to stop at {event}"), SOON, stopped)?;
     strike(crr.pid(), &tree, blow)?;
     // Then the tree is crr's to wait for, and a signal to crr is the tree's.
-    let is_parent = event == "post-resume" && words.is_empty();
+    let is_parent = runs(event, blow) && words.is_empty();
     let is_passed_on = is_parent && matches!(blow, Blow::Terminate | Blow::Interrupt);
     if runs(event, blow) && !is_passed_on {
         victim.await_ticks(3)?;
@@ -72,7 +72,7 @@ fn abandoned(words: &'static [&str], event: &'static str, blow: Blow) -> Outcome
             kill(Pid::from_raw(victim.pid()), Signal::SIGKILL)?;
             137
         }
-        _ if event == "post-resume" => 0,
+        _ if runs(event, blow) => 0,
         Blow::KillCriu => 76,
         Blow::Terminate | Blow::Interrupt => 82,
     };
@@ -84,8 +84,8 @@ fn abandoned(words: &'static [&str], event: &'static str, blow: Blow) -> Outcome
     crr::restore(&images, &[])?.must_pass("the next crr restore")?;
     victim.await_ticks(3)?;
     victim.self_check()?;
-    // What was given up had not run. A complete tree whose CRIU dies does for a moment, before crr ends it.
-    if !runs(event, blow) && (event, blow) != ("pre-resume", Blow::KillCriu) {
+    // What was given up had not run.
+    if !runs(event, blow) {
         victim.ticks_without_gap()?;
     }
     victim.end()

@@ -14,13 +14,12 @@ use crr::event::EventKind;
 use crr::operation::Interrupt;
 use crr::request::{Parent, RestoreState};
 use crr::restore::{self, Files, Finished, Home, Problem, Remarks, Request, Restoring, Verify};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::super::exit::Code;
 use super::super::failure::Failure;
 use super::super::foreground::{self, Terminal};
 use super::super::output::Output;
-use super::super::passing::{self, Arrived};
+use super::super::passing::{self, Signals};
 use super::super::progress::ProgressLine;
 use super::super::values::{self, CgroupArgs, LogArgs};
 use super::super::{Global, block_on};
@@ -100,12 +99,7 @@ impl Restore {
         block_on(self.restore(global, output, signals))
     }
 
-    async fn restore(
-        self,
-        global: &Global,
-        output: &Output,
-        mut signals: UnboundedReceiver<Arrived>,
-    ) -> Result<ExitCode, Failure> {
+    async fn restore(self, global: &Global, output: &Output, signals: Signals) -> Result<ExitCode, Failure> {
         let Self { dir, detach, leave_stopped, pidfile, json_fd, own, resources, cgroups, log, command } = self;
         let Own { trust_images, no_verify, strict_files, cgroup, deadline, work_dir, exec_cmd } = own;
         let parent = match (exec_cmd, detach) {
@@ -137,15 +131,15 @@ impl Restore {
         let mut announced = Announced { pidfile, json, detach, is_json: output.is_json() };
         let begun = tokio::select! {
             biased;
-            signal = ending(&mut signals) => Err(cancelled_by(signal)),
+            signal = signals.ending() => Err(cancelled_by(signal)),
             begun = restore::begin(request) => begun.map_err(failure),
         };
         let mut restoring = begun.inspect_err(|failure| announced.failed(failure))?;
         say(output, restoring.remarks());
-        let finished = match drive(&mut restoring, &mut signals, &mut announced, &mut progress, output).await {
+        let finished = match drive(&mut restoring, &signals, &mut announced, &mut progress, output).await {
             Ok(finished) => finished,
             Err(failure) => {
-                let failure = undone(restoring, failure, &mut signals).await;
+                let failure = undone(restoring, failure, &signals).await;
                 announced.failed(&failure);
                 return Err(failure);
             }
@@ -158,7 +152,7 @@ impl Restore {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let code = foreground::wait(finished.pid, &mut signals).await?;
+        let code = foreground::wait(finished.pid, &signals).await?;
         if let Some(cgroup) = finished.cgroup {
             cgroup.remove_if_empty();
         }
@@ -206,7 +200,7 @@ impl Announced {
 /// Answers the events until the tree runs.
 async fn drive(
     restoring: &mut Restoring,
-    signals: &mut UnboundedReceiver<Arrived>,
+    signals: &Signals,
     announced: &mut Announced,
     progress: &mut Shown,
     output: &Output,
@@ -214,6 +208,7 @@ async fn drive(
     let mut stage = "restoring".to_owned();
     let mut restored_bytes = 0;
     let mut is_slow = false;
+    let mut given_up = None;
     loop {
         if is_slow {
             restored_bytes = restoring.pids().iter().map(|pid| resident_bytes(*pid)).sum();
@@ -223,9 +218,13 @@ async fn drive(
         let object = root.map(|root| object(restoring, root));
         let event = tokio::select! {
             biased;
-            // Once the tree runs there is nothing to give up: in the foreground it is the tree's signal.
-            signal = ending(signals), if !restoring.runs() => return Err(cancelled_by(signal)),
-            event = restoring.next() => event?,
+            // Once the tree is there, it must be CRIU's turn to wait when it is given up: see `next_unless`. And once it runs
+            // there is nothing to give up: in the foreground it is the tree's signal.
+            signal = signals.ending(), if restoring.root().is_none() => return Err(cancelled_by(signal)),
+            event = restoring.next_unless(|| {
+                given_up = given_up.or_else(|| signals.ending_now());
+                given_up.is_some()
+            }) => event.map_err(|error| given_up.map_or_else(|| error.into(), cancelled_by))?,
             () = tokio::time::sleep(LOOK) => {
                 is_slow = true;
                 continue;
@@ -236,10 +235,9 @@ async fn drive(
         if let (EventKind::PreResume, Some(root), Some(object)) = (event.kind(), root, object) {
             announced.tell(root, &object, output)?;
         }
-        let runs = *event.kind() == EventKind::PostResume;
+        let is_released = restore::releases(event.kind());
         let answered = event.proceed().await;
-        // Once the tree runs it does not matter that CRIU has gone away.
-        if !runs {
+        if !is_released {
             answered?;
         }
     }
@@ -338,26 +336,15 @@ fn order(code: Code) -> usize {
     [Code::BadImages, Code::HostLacks, Code::PidTaken].iter().position(|known| *known == code).unwrap_or(3)
 }
 
-/// Waits for a signal that asks to give up.
-async fn ending(signals: &mut UnboundedReceiver<Arrived>) -> nix::sys::signal::Signal {
-    loop {
-        match signals.recv().await {
-            Some(arrived) if arrived.ends() => return arrived.signal,
-            Some(_) => {}
-            None => std::future::pending().await,
-        }
-    }
-}
-
 /// Gives the restore up and says what is left. Another signal kills CRIU at once.
-async fn undone(restoring: Restoring, mut failure: Failure, signals: &mut UnboundedReceiver<Arrived>) -> Failure {
+async fn undone(restoring: Restoring, mut failure: Failure, signals: &Signals) -> Failure {
     let (interrupter, interrupt) = Interrupt::pair();
     let cancel = restoring.cancel(interrupt);
     tokio::pin!(cancel);
     let cancelled = loop {
         tokio::select! {
             cancelled = &mut cancel => break cancelled,
-            _ = ending(signals) => {
+            _ = signals.ending() => {
                 interrupter.insist();
                 interrupter.insist();
             }

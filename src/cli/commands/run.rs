@@ -47,7 +47,7 @@ struct Started {
 
 impl Run {
     pub(crate) fn run(self, output: &Output) -> Result<ExitCode, Failure> {
-        let mut signals = passing::listen()?;
+        let signals = passing::listen()?;
         let Self { detach, pidfile, log, command } = self;
         let mut words = command.into_iter();
         let Some(program) = words.next() else { return Err(Failure::new(Code::Usage, "no command was given")) };
@@ -64,7 +64,7 @@ impl Run {
             output.result(&serde_json::json!({ "ok": true, "pid": pid }), &format!("{pid}\n"));
             return Ok(ExitCode::SUCCESS);
         }
-        let code = block_on(foreground::wait(pid, &mut signals))?;
+        let code = block_on(foreground::wait(pid, &signals))?;
         if let Some(cgroup) = cgroup {
             cgroup.remove_if_empty();
         }
