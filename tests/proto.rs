@@ -116,13 +116,13 @@ fn escaped(bytes: &mut (impl Iterator<Item = u8> + Clone)) -> Option<u8> {
         b't' => Some(b'\t'),
         b'x' => {
             let (high, low) = (char::from(bytes.next()?).to_digit(16)?, char::from(bytes.next()?).to_digit(16)?);
-            u8::try_from(high << 4 | low).ok()
+            u8::try_from((high << 4) | low).ok()
         }
         first @ b'0'..=b'7' => {
             let mut value = u32::from(first - b'0');
             for _ in 0..2 {
                 let Some(digit) = bytes.clone().next().and_then(|next| char::from(next).to_digit(8)) else { break };
-                value = value << 3 | digit;
+                value = (value << 3) | digit;
                 bytes.next();
             }
             u8::try_from(value).ok()

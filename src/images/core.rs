@@ -230,7 +230,7 @@ impl From<creds::Creds_entry> for Credentials {
     fn from(message: creds::Creds_entry) -> Self {
         // Two words of 32 bits; there is no capability 64.
         let set = |words: &[u32]| {
-            words.iter().take(2).enumerate().fold(0, |set, (place, word)| set | u64::from(*word) << (32 * place))
+            words.iter().take(2).enumerate().fold(0, |set, (place, word)| set | (u64::from(*word) << (32 * place)))
         };
         Self {
             uid: message.uid(),

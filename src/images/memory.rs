@@ -34,7 +34,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    const FILE: u32 = 1 << 6 | 1 << 7;
+    const FILE: u32 = (1 << 6) | (1 << 7);
     const SHARED_MEMORY: u32 = 1 << 8;
     /// System V shared memory, which is in images of its own.
     const SYSTEM_V: u32 = 1 << 10;

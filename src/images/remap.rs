@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn old_images_mark_a_ghost_by_the_top_bit() {
-        assert_eq!(target(1 << 31 | 5, None), RemapTarget::Ghost(5));
+        assert_eq!(target((1 << 31) | 5, None), RemapTarget::Ghost(5));
         assert_eq!(target(5, None), RemapTarget::Link(5));
     }
 

@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_other_end_of_a_pipe_is_found_with_its_direction() {
-        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let (reader, _writer) = nix::unistd::pipe().expect("a pipe");
         let inode =
             nix::sys::stat::stat(format!("/proc/self/fd/{}", reader.as_raw_fd()).as_str()).expect("a stat").st_ino;
         let own = std::process::id() as i32;

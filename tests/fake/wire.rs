@@ -13,7 +13,7 @@ pub(crate) fn number(field: u64, value: u64) -> Vec<u8> {
 }
 
 pub(crate) fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
-    let mut bytes = varint(field << 3 | 2);
+    let mut bytes = varint((field << 3) | 2);
     bytes.extend(varint(value.len() as u64));
     bytes.extend(value);
     bytes
@@ -22,7 +22,7 @@ pub(crate) fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
 fn varint(mut value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
+        bytes.push((value as u8) | 0x80);
         value >>= 7;
     }
     bytes.push(value as u8);

@@ -204,5 +204,6 @@ fn unreadable(error: &std::io::Error) -> DifferenceKind {
 /// A build-id as images hold it: in whole words of four bytes.
 pub(super) fn padded_hex(id: &[u8]) -> String {
     let padding = id.len().next_multiple_of(4) - id.len();
-    id.iter().chain(std::iter::repeat_n(&0, padding)).map(|byte| format!("{byte:02x}")).collect()
+    let bytes = id.iter().chain(std::iter::repeat_n(&0, padding));
+    bytes.fold(String::with_capacity(2 * id.len()), |hex, byte| hex + &format!("{byte:02x}"))
 }

@@ -229,13 +229,13 @@ mod tests {
     fn ranges() -> impl Strategy<Value = Vec<Range<u64>>> {
         any::<u64>().prop_map(|bits| {
             let mut ranges: Vec<Range<u64>> = Vec::new();
-            (0..64).filter(|place| bits >> place & 1 == 1).for_each(|place| join(&mut ranges, place..place + 1));
+            (0..64).filter(|place| (bits >> place) & 1 == 1).for_each(|place| join(&mut ranges, place..place + 1));
             ranges
         })
     }
 
     fn bits(ranges: &[Range<u64>]) -> u64 {
-        ranges.iter().flat_map(Clone::clone).fold(0, |bits, place| bits | 1 << place)
+        ranges.iter().flat_map(Clone::clone).fold(0, |bits, place| bits | (1 << place))
     }
 
     proptest! {

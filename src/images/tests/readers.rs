@@ -63,7 +63,7 @@ fn credentials_are_those_of_root() {
     let thread = images.core(root.pid).expect("a good image").thread.expect("alive");
     let credentials = thread.credentials.expect("merged into the core");
     assert_eq!([credentials.uid, credentials.euid, credentials.gid, credentials.fsgid], [0; 4]);
-    assert_ne!(credentials.permitted & 1 << 21, 0, "CAP_SYS_ADMIN");
+    assert_ne!(credentials.permitted & (1 << 21), 0, "CAP_SYS_ADMIN");
     assert_eq!(credentials.permitted, credentials.effective);
     assert_eq!(thread.seccomp, Seccomp::Disabled);
 }
