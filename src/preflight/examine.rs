@@ -10,7 +10,7 @@ use super::intent::Intent;
 use super::needs::{Need, Needs};
 use super::report::{Choice, Connection, Finding, Level, Report, TaskSummary, TreeSummary, Verdict};
 use super::{
-    descriptors, files, locks, memory, mounts, namespaces, outside, room, sessions, sockets, tasks, terminals,
+    descriptors, files, locks, losses, memory, mounts, namespaces, outside, room, sessions, sockets, tasks, terminals,
 };
 
 /// An examination in progress.
@@ -56,6 +56,7 @@ pub fn examine_tree(tree: &Tree, intent: &Intent, circumstances: &Circumstances)
     namespaces::look(&mut examination);
     mounts::look(&mut examination);
     descriptors::look(&mut examination);
+    losses::look(&mut examination);
     locks::look(&mut examination);
     files::look(&mut examination);
     memory::look(&mut examination);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::process::{
     Credentials, Descriptor, Extra, Family, FileStatus, Kind, Mapping, Memory, Mount, Namespaces, Place, Socket, Stat,
-    Status, Task, Transport, Tree, UnixSocket,
+    Status, Task, Transport, Tree, UnixSocket, own_inherited,
 };
 
 use super::circumstances::{Capabilities, Circumstances, KernelRelease};
@@ -37,8 +37,17 @@ pub(super) fn namespaces() -> Namespaces {
 
 /// A task without anything out of the ordinary.
 pub(super) fn task(pid: i32, ppid: i32) -> Task {
-    let stat =
-        Stat { pid, ppid, pgid: ROOT, sid: ROOT, comm: "made-up".into(), state: 'S', threads: 1, ..Stat::default() };
+    let stat = Stat {
+        pid,
+        ppid,
+        pgid: ROOT,
+        sid: ROOT,
+        comm: "made-up".into(),
+        state: 'S',
+        threads: 1,
+        exit_signal: libc::SIGCHLD,
+        ..Stat::default()
+    };
     let status = Status {
         has_memory: true,
         credentials: Credentials::default(),
@@ -53,6 +62,7 @@ pub(super) fn task(pid: i32, ppid: i32) -> Task {
         namespaces: namespaces(),
         shares_memory_with: None,
         shares_directory_with: None,
+        inherited: own_inherited().expect("of this very process"),
         descriptors: Vec::new(),
         unreadable: false,
         memory: Memory { mappings: 20, has_vdso: true, ..Memory::default() },

@@ -22,6 +22,7 @@ mod findings;
 mod fixture;
 mod intent;
 mod locks;
+mod losses;
 mod memory;
 mod mounts;
 mod namespaces;

@@ -52,7 +52,9 @@ fn look_at_root(examination: &mut Examination<'_>) {
 /// Where its next child would be born.
 fn look_at_children_of(examination: &mut Examination<'_>, task: &Task) {
     let Namespaces { pid, pid_for_children, time, time_for_children, .. } = task.namespaces;
-    if pid != 0 && pid_for_children != 0 && pid != pid_for_children {
+    // Linux has no name for a namespace before its first process is born. Before 4.12 it had none for this at all.
+    let known = task.status.has_memory && examination.tree.own_namespaces.pid_for_children != 0;
+    if pid != 0 && known && pid != pid_for_children {
         examination.findings.warn(
             "pid-namespace-for-children",
             task.pid(),

@@ -1,8 +1,8 @@
 //! The rules on made-up trees. What CRIU really does with each of these is the host tests' business.
 
 use crate::process::{
-    Descriptor, EpollTarget, Extra, Family, Kind, Lock, LockKind, Namespaces, Segment, Task, TcpState, Thread,
-    Transport, Tree, UnixKind, UnixSocket,
+    Descriptor, EpollTarget, Extra, Family, IoPriority, Kind, Lock, LockKind, Namespaces, Segment, Task, TcpState,
+    Thread, Transport, Tree, UnixKind, UnixSocket,
 };
 use crate::request::{DumpSwitch, Tcp, Version};
 
@@ -42,6 +42,8 @@ fn thread(change: impl FnOnce(&mut Thread)) -> Tree {
             stat: task.stat.clone(),
             status: task.status.clone(),
             namespaces: task.namespaces,
+            io_priority: task.inherited.io_priority,
+            own_descriptors: false,
         };
         change(&mut thread);
         task.threads.push(thread);
@@ -92,6 +94,15 @@ fn what_a_restore_would_lose_is_a_warning_and_the_dump_works() {
         (thread(|thread| thread.stat.policy = 6), "sched-deadline"),
         (child(|task| task.stat.policy = 6), "sched-deadline"),
         (child(|task| task.namespaces.pid_for_children = 99), "pid-namespace-for-children"),
+        // It has no process yet.
+        (child(|task| task.namespaces.pid_for_children = 0), "pid-namespace-for-children"),
+        (child(|task| task.stat.exit_signal = libc::SIGUSR2), "exit-signal"),
+        (child(|task| task.stat.exit_signal = 0), "exit-signal"),
+        (child(|task| task.inherited.personality = Some(0x0804_0000)), "personality"),
+        (root(|task| task.inherited.timer_slack_ns = Some(123_456)), "timer-slack"),
+        (root(|task| task.inherited.io_priority = IoPriority::of(3 << 13, 0)), "io-priority"),
+        (thread(|thread| thread.io_priority = IoPriority::of(1 << 13 | 3, 0)), "io-priority"),
+        (thread(|thread| thread.own_descriptors = true), "thread-descriptors"),
         (child(|task| task.namespaces.net = 99), "nested-namespace"),
         (root(|task| task.namespaces.user = 99), "user-namespace"),
         (root(|task| task.memory.has_vdso = false), "no-vdso"),
@@ -100,6 +111,8 @@ fn what_a_restore_would_lose_is_a_warning_and_the_dump_works() {
             "parasite",
         ),
     ];
+    // Whom a root tells is not in the images.
+    assert_found(&root(|task| task.stat.exit_signal = libc::SIGUSR2), &[]);
     for (tree, id) in table {
         assert_eq!(assert_found(&tree, &[(Warning, id)]).verdict, Verdict::Works);
     }

@@ -50,15 +50,34 @@ pub(super) fn integer_option(socket: impl AsFd, level: i32, name: i32) -> io::Re
 pub(super) enum Common {
     /// The address space.
     Memory = 1,
+    /// The descriptor table.
+    Descriptors = 2,
     /// The working directory, root and umask.
     Directories = 3,
 }
 
 /// Whether processes `one` and `other` have the same `common` object of the kernel; `false` when one of them is gone.
 pub(super) fn share(one: i32, other: i32, common: Common) -> bool {
+    compare(one, other, common) == 0
+}
+
+/// Whether the two have different ones; `false` as well when one of them is gone.
+pub(super) fn differ(one: i32, other: i32, common: Common) -> bool {
+    compare(one, other, common) > 0
+}
+
+/// 0 for the same object, more for another, -1 for an error.
+fn compare(one: i32, other: i32, common: Common) -> libc::c_long {
     // SAFETY: kcmp takes five integers and touches no memory.
-    let result = unsafe { libc::syscall(libc::SYS_kcmp, one, other, common as libc::c_int, 0, 0) };
-    result == 0
+    unsafe { libc::syscall(libc::SYS_kcmp, one, other, common as libc::c_int, 0, 0) }
+}
+
+/// The I/O priority of thread `tid`: class and level.
+pub(super) fn io_priority(tid: i32) -> io::Result<u16> {
+    const OF_THREAD: libc::c_int = 1;
+    // SAFETY: ioprio_get takes two integers and touches no memory.
+    let value = unsafe { libc::syscall(libc::SYS_ioprio_get, OF_THREAD, tid) };
+    u16::try_from(value).map_err(|_| io::Error::last_os_error())
 }
 
 /// `statx` of `path`, following links, those of /proc as well; of `path` itself when it is a link and `itself` is set.
@@ -97,6 +116,8 @@ mod tests {
         assert!(share(own, own, Common::Memory) && share(own, own, Common::Directories));
         assert!(!share(own, parent, Common::Memory));
         assert!(!share(own, i32::MAX, Common::Memory));
+        assert!(differ(own, parent, Common::Descriptors) && !differ(own, own, Common::Descriptors));
+        assert!(!differ(own, i32::MAX, Common::Descriptors));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct Namespaces {
     pub cgroup: u64,
     /// Clock offsets.
     pub time: u64,
-    /// The PID namespace that its next child is born in.
+    /// The PID namespace that its next child is born in; 0 also where that has no process yet, not even its first.
     pub pid_for_children: u64,
     /// The time namespace that its next child is born in.
     pub time_for_children: u64,

@@ -21,12 +21,16 @@ pub struct Stat {
     pub tty: u32,
     /// PF_ flags of the kernel.
     pub flags: u32,
+    /// Its nice value.
+    pub nice: i32,
     /// The threads it has.
     pub threads: u32,
     /// When it began, in clock ticks since boot: with the PID it names the process for good.
     pub start_time_ticks: u64,
     /// Resident pages.
     pub resident_pages: u64,
+    /// The signal that its parent gets when it ends; -1 of a thread.
+    pub exit_signal: i32,
     /// The scheduling policy; 6 is SCHED_DEADLINE.
     pub policy: u32,
 }
@@ -51,9 +55,11 @@ impl Stat {
                 6 => stat.sid = decimal(field)?,
                 7 => stat.tty = decimal::<i32>(field)? as u32,
                 9 => stat.flags = decimal(field)?,
+                19 => stat.nice = decimal(field)?,
                 20 => stat.threads = decimal::<i64>(field)?.try_into().ok()?,
                 22 => stat.start_time_ticks = decimal(field)?,
                 24 => stat.resident_pages = decimal::<i64>(field)?.try_into().ok()?,
+                38 => stat.exit_signal = decimal(field)?,
                 41 => stat.policy = decimal(field)?,
                 _ => {}
             }
@@ -81,7 +87,7 @@ mod tests {
         assert_eq!(stat.comm, "a) (b c");
         assert_eq!((stat.pid, stat.ppid, stat.pgid, stat.sid, stat.tty), (812, 800, 812, 812, 34816));
         assert_eq!((stat.state, stat.threads, stat.start_time_ticks, stat.policy), ('S', 1, 4711, 6));
-        assert_eq!(stat.resident_pages, 99);
+        assert_eq!((stat.resident_pages, stat.nice, stat.exit_signal), (99, 0, 17));
         assert!(!stat.is_kernel_thread());
     }
 

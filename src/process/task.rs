@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::descriptor::{self, Descriptor, FileStatus};
+use super::inherited::{Inherited, IoPriority};
 use super::lines::{Lines, words};
 use super::mapping::{Mapping, Memory};
 use super::namespace::Namespaces;
@@ -22,6 +23,10 @@ pub struct Thread {
     pub status: Status,
     /// Its namespaces.
     pub namespaces: Namespaces,
+    /// Its I/O priority, where it is not the one that its nice value gives it.
+    pub io_priority: Option<IoPriority>,
+    /// Whether it has a descriptor table of its own (unshare); not looked for in trees of many threads.
+    pub own_descriptors: bool,
 }
 
 /// A file that a task holds without a descriptor: its program, working directory or root.
@@ -63,6 +68,8 @@ pub struct Task {
     pub shares_memory_with: Option<i32>,
     /// Another task of the tree with the same working directory, root and umask (CLONE_FS).
     pub shares_directory_with: Option<i32>,
+    /// What it got from its parent and CRIU does not restore.
+    pub inherited: Inherited,
     /// Its open descriptors. Empty of a zombie.
     pub descriptors: Vec<Descriptor>,
     /// Whether the descriptors could not be read for lack of permission.
@@ -114,6 +121,7 @@ impl Task {
         let mut cgroups = Vec::new();
         let _ = lines.each(directory.join("cgroup"), |line| cgroups.extend(parse_cgroup(line)));
         Some(Self {
+            inherited: if status.has_memory { Inherited::read(pid, stat.nice, lines) } else { Inherited::default() },
             namespaces,
             shares_memory_with: None,
             shares_directory_with: None,
@@ -160,9 +168,12 @@ fn read_threads(directory: &Path, pid: i32, lines: &mut Lines) -> Vec<Thread> {
     tids.sort_unstable();
     let read = |tid: i32| {
         let directory = directory.join(format!("task/{tid}"));
+        let stat = Stat::parse(lines.whole(directory.join("stat")).ok()?)?;
         Some(Thread {
             tid,
-            stat: Stat::parse(lines.whole(directory.join("stat")).ok()?)?,
+            io_priority: IoPriority::read(tid, stat.nice),
+            own_descriptors: false,
+            stat,
             status: read_status(&directory.join("status"), lines)?,
             namespaces: Namespaces::read(&directory.join("ns")),
         })

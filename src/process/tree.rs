@@ -21,6 +21,8 @@ use super::unix_diag::UnixDiagnostics;
 
 /// The tasks that are read of one tree. The kernel's own limit of PIDs is 4,194,304.
 const TASK_LIMIT: usize = 100_000;
+/// In trees of more threads besides the leaders nobody looks for one with descriptors of its own.
+const COMPARED_THREADS: usize = 256;
 
 /// A process tree as it was found.
 #[derive(Clone, Debug)]
@@ -132,6 +134,18 @@ impl Tree {
             let task = &mut self.tasks[index];
             task.shares_memory_with = memory;
             task.shares_directory_with = directory;
+        }
+        if self.tasks.iter().map(|task| task.threads.len()).sum::<usize>() > COMPARED_THREADS {
+            return;
+        }
+        for task in &mut self.tasks {
+            let pid = task.pid();
+            // A leader that has ended has no table that could be another.
+            if task.status.has_memory {
+                for thread in &mut task.threads {
+                    thread.own_descriptors = foreign::differ(pid, thread.tid, Common::Descriptors);
+                }
+            }
         }
     }
 
