@@ -1,0 +1,196 @@
+"""What is measured, and what it may be at the most."""
+
+import statistics
+from dataclasses import dataclass, field
+
+import process
+import tool
+
+SPEED_LIMIT, CHECK_LIMIT, START_LIMIT = 1.05, 0.3, 1.5
+ANONYMOUS_LIMIT_MIB = 16
+
+
+@dataclass
+class Result:
+    """One comparison: the samples of each side, taken in pairs, and the limit of their ratio, if there is one."""
+
+    what: str
+    unit: str
+    criu: list
+    crr: list
+    limit: float = None
+    of_crr: bool = False  # the limit is of crr's figure itself, in the result's unit
+    pairs: list = field(init=False)
+
+    def __post_init__(self):
+        self.pairs = [mine / theirs for mine, theirs in zip(self.crr, self.criu) if theirs]
+
+    def ratio(self):
+        """The median of the pairs' ratios: both of a pair ran one right after the other, on an equally busy machine."""
+        return statistics.median(self.pairs) if self.pairs else None
+
+    def holds(self):
+        if self.limit is None:
+            return None
+        return (max(self.crr) if self.of_crr else self.ratio()) <= self.limit
+
+
+class Bench:
+    """Measures with two programs, a maker of victims, and directories."""
+
+    def __init__(self, criu, crr, programs, places, quick):
+        self.criu = tool.Criu(criu)
+        self.bare = tool.Crr(crr, "crr", ["--no-sync", "--no-hash"], ["--no-verify"])
+        self.unflushed = tool.Crr(crr, "crr, no flush", ["--no-sync"])
+        self.default = tool.Crr(crr, "crr by default")
+        self.programs, self.places, self.quick = programs, places, quick
+        self.output = places.scratch / "tool.out"
+
+    def rounds(self, number):
+        return max(2, number // 5) if self.quick else number
+
+    def alternate(self, rounds, tools):
+        """Each tool once a round, another one first each time; the first round is for warming up and does not count."""
+        for number in range(rounds + 1):
+            first = number % len(tools)
+            for each in tools[first:] + tools[:first]:
+                yield number > 0, each
+
+    # -- dump and restore, wall -------------------------------------------------------------------------------------
+
+    def fork(self):
+        return self.cycles("a program that forks", self.programs.fork, self.places.fast, 20)
+
+    def tasks(self):
+        return self.cycles("100 processes", lambda: self.programs.tree(100), self.places.fast, 10)
+
+    def memory_fast(self):
+        return self.cycles("1 GiB, to tmpfs", lambda: self.programs.memory(1024), self.places.fast, 7)
+
+    def memory_disk(self):
+        return self.cycles("1 GiB, to disk", lambda: self.programs.memory(1024), self.places.disk, 7)
+
+    def cycles(self, what, make, place, rounds):
+        tools = [self.criu, self.bare, self.default]
+        dumps, restores = {each.name: [] for each in tools}, {each.name: [] for each in tools}
+        for counts, each in self.alternate(self.rounds(rounds), tools):
+            dumped, restored = self.cycle(each, make(), place)
+            if counts:
+                dumps[each.name].append(dumped * 1000)
+                restores[each.name].append(restored * 1000)
+        results = []
+        for verb, took in ("dump", dumps), ("restore", restores):
+            theirs = took[self.criu.name]
+            results.append(Result(f"{verb}: {what}", "ms", theirs, took[self.bare.name], SPEED_LIMIT))
+            results.append(Result(f"{verb}: {what}, defaults", "ms", theirs, took[self.default.name]))
+        return results
+
+    def cycle(self, each, victim, place):
+        """Dumps and restores; the seconds of each."""
+        with place.directory() as directory:
+            try:
+                dumped = process.run(each.dump(victim.pid, directory), self.output)
+                victim.await_gone()
+                restored = process.run(each.restore(directory), self.output)
+                victim.await_alive()
+            finally:
+                victim.kill()
+        return dumped, restored
+
+    # -- the freeze -------------------------------------------------------------------------------------------------
+
+    def gap(self):
+        tools = [self.criu, tool.Crr(self.bare.binary, "crr", ["--no-sync"])]
+        gaps = {each.name: [] for each in tools}
+        victim = self.programs.ticker()
+        try:
+            for counts, each in self.alternate(self.rounds(20), tools):
+                with self.places.fast.directory() as directory:
+                    victim.gap_us()
+                    process.run(each.dump(victim.pid, directory, running=True), self.output)
+                    gap = victim.gap_us()
+                if counts:
+                    gaps[each.name].append(gap / 1000)
+        finally:
+            victim.kill()
+        return [Result("longest gap of a 1 ms ticker", "ms", gaps["criu"], gaps["crr"], SPEED_LIMIT)]
+
+    def hashing(self):
+        """CRIU's own measure of the freeze, with sums and without: not with the criu program at all."""
+        tools = [self.bare, self.unflushed]
+        frozen = {each.name: [] for each in tools}
+        for counts, each in self.alternate(self.rounds(10), tools):
+            victim = self.programs.memory(256)
+            with self.places.fast.directory() as directory:
+                try:
+                    process.run(each.dump(victim.pid, directory), self.output)
+                    victim.await_gone()
+                finally:
+                    victim.kill()
+            if counts:
+                frozen[each.name].append(tool.report(self.output)["frozen_us"] / 1000)
+        what = "freeze of 256 MiB: with sums / without"
+        return [Result(what, "ms", frozen[self.bare.name], frozen[self.unflushed.name], SPEED_LIMIT)]
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    def check(self):
+        took = {"criu": [], "crr": []}
+        victim = self.programs.tree(20)
+        try:
+            for counts, each in self.alternate(self.rounds(20), [self.criu, self.bare]):
+                with self.places.fast.directory() as directory:
+                    if each is self.criu:
+                        words = each.dump(victim.pid, directory, running=True)
+                    else:
+                        words = each.check(victim.pid)
+                    seconds = process.run(words, self.output)
+                if counts:
+                    took[each.name].append(seconds * 1000)
+        finally:
+            victim.kill()
+        return [Result("crr check --pid / criu dump -R, 20 processes", "ms", took["criu"], took["crr"], CHECK_LIMIT)]
+
+    def start(self):
+        took = {"criu": [], "crr": []}
+        for counts, each in self.alternate(self.rounds(50), [self.criu, self.bare]):
+            seconds = process.run(each.version(), self.output)
+            if counts:
+                took[each.name].append(seconds * 1000)
+        return [Result("--version", "ms", took["criu"], took["crr"], START_LIMIT)]
+
+    def anonymous(self):
+        """The most anonymous memory that crr has at any time, by its defaults: sums included."""
+        victims = [
+            ("20 processes", lambda: self.programs.tree(20)),
+            ("2,000 processes", lambda: self.programs.tree(2000)),
+            ("4 GiB", lambda: self.programs.memory(4096)),
+        ]
+        results = []
+        for what, make in victims[: 2 if self.quick else 3]:
+            victim = make()
+            with self.places.roomiest(9 << 30).directory() as directory:
+                try:
+                    dump = process.peak_memory(self.default.dump(victim.pid, directory), self.output)
+                    victim.await_gone()
+                    restore = process.peak_memory(self.default.restore(directory), self.output)
+                    victim.await_alive()
+                finally:
+                    victim.kill()
+            for verb, (peak, resident) in ("dump", dump), ("restore", restore):
+                name = f"anonymous memory of crr: {verb}, {what} (resident, files included: {resident / 2**20:.1f})"
+                results.append(Result(name, "MiB", [], [peak / 2**20], ANONYMOUS_LIMIT_MIB, of_crr=True))
+        return results
+
+
+MEASUREMENTS = {
+    "fork": Bench.fork,
+    "tasks": Bench.tasks,
+    "memory-tmpfs": Bench.memory_fast,
+    "memory-disk": Bench.memory_disk,
+    "gap": Bench.gap,
+    "hashing": Bench.hashing,
+    "check": Bench.check,
+    "start": Bench.start,
+    "anonymous": Bench.anonymous,
+}
