@@ -71,6 +71,14 @@ impl Remaps {
         (0u32..).zip(links).map(keep).collect::<Result<_>>().map(Self)
     }
 
+    /// Whether the images have any, so that [`keep`](Self::keep) has something to do.
+    ///
+    /// # Errors
+    /// [`Error::Image`] if the images cannot be read.
+    pub fn are_in(images: &Images) -> Result<bool> {
+        links(images).map(|links| !links.is_empty())
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -79,6 +79,10 @@ impl RecordedCgroup {
     }
 }
 
+fn has_ended(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
 fn parse(bytes: &[u8]) -> Vec<RecordedCgroup> {
     let line = |line: &[u8]| {
         let mut parts = line.splitn(3, |&byte| byte == b':');
@@ -91,13 +95,17 @@ fn parse(bytes: &[u8]) -> Vec<RecordedCgroup> {
 }
 
 impl Record {
-    /// Notes the cgroups of each task of [`Record::tree`]. `host_pid` gives the PID by which crr sees a task.
+    /// Notes the cgroups of each task of [`Record::tree`]. `host_pid` gives the PID by which crr sees a task. One that has ended
+    /// since the dump has none.
     ///
     /// # Errors
-    /// [`Error::Io`] if a task is not there: call it while the tree is held.
+    /// [`Error::Io`] if /proc cannot be read.
     pub fn collect_cgroups(&mut self, host_pid: impl Fn(u32) -> u32) -> Result<()> {
         for task in &mut self.tree {
-            let cgroups = RecordedCgroup::of(host_pid(task.pid))?;
+            let cgroups = match RecordedCgroup::of(host_pid(task.pid)) {
+                Err(Error::Io { source, .. }) if has_ended(&source) => continue,
+                cgroups => cgroups?,
+            };
             let known = self.cgroups.iter().position(|set| *set == cgroups);
             task.cgroups = Some(known.unwrap_or_else(|| {
                 self.cgroups.push(cgroups);
@@ -132,5 +140,6 @@ mod tests {
         record.collect_cgroups(|pid| pid).unwrap();
         assert_eq!(record.cgroups.len(), 1);
         assert!(!record.cgroups_of(&record.tree[1]).is_empty());
+        record.collect_cgroups(|_| u32::MAX).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -11,10 +12,13 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::host::netlock::{Connection, Entry, Ledger};
-use crate::images::{Images, Object};
+use crate::images::{Images, Object, Task};
 use crate::operation::pause;
 use crate::process::Expected;
 use crate::request::{Afterwards, NetworkLock, Tcp, Version};
+
+/// The kernel's clock for times of files may be so much behind: a tick of the slowest.
+const TICK: Duration = Duration::from_millis(10);
 
 /// A checkpoint in the making, and what is known about it. Blocks: for `spawn_blocking`.
 #[derive(Debug)]
@@ -32,8 +36,12 @@ pub(super) struct Commit {
     /// The root directory of the tree, kept open: the paths in images are relative to it, and it outlives the tree.
     _root: OwnedFd,
     root: PathBuf,
+    host: Option<RecordedHost>,
     pub(super) remaps: Option<Remaps>,
+    files: Option<Manifest>,
     pub(super) record: Option<Record>,
+    /// When the tree stood still, where it runs on.
+    held: Option<SystemTime>,
     /// The note about the lock that stays, which `crr check` and `crr unlock` go by.
     pub(super) lock: Option<Entry>,
     pub(super) complaints: Vec<String>,
@@ -63,41 +71,76 @@ impl Commit {
             pid,
             _root: root_directory,
             root,
+            host: None,
             remaps: None,
+            files: None,
             record: None,
+            held: None,
             lock: None,
             complaints: Vec::new(),
         })
     }
 
-    /// What can only be had while the tree stands still: the content of link remaps, and the cgroups.
+    /// What does not need the tree to stand still: for the time in which CRIU looks at the kernel.
+    pub(super) fn prepare(&mut self) -> Result<()> {
+        self.host = Some(RecordedHost::here(self.criu.to_string())?);
+        Ok(())
+    }
+
+    /// Whether [`Commit::hold`] has anything to do: else it need not be called.
+    pub(super) fn must_hold(&self) -> Result<bool> {
+        Ok(self.keeps_changing() || Remaps::are_in(&self.images)?)
+    }
+
+    /// Whether the files to be kept include some that the tree will go on writing to.
+    fn keeps_changing(&self) -> bool {
+        self.with_files == WithFiles::Keep && self.options.afterwards == Afterwards::KeepRunning
+    }
+
+    /// What can only be had while the tree stands still: the content of link remaps, and of files that it will go on changing.
     pub(super) fn hold(&mut self) -> Result<()> {
         let path = self.partial.partial_path();
-        let remaps = Remaps::keep(&self.images, &self.root, self.partial.as_fd(), &path)?;
-        let mut record = Record::new(self.options.clone(), RecordedHost::here(self.criu.to_string())?);
+        self.remaps = Some(Remaps::keep(&self.images, &self.root, self.partial.as_fd(), &path)?);
+        if self.keeps_changing() {
+            let mut files = Manifest::collect(&self.images, &self.root, None)?;
+            files.keep_changing(&self.root, self.partial.as_fd(), &path)?;
+            self.files = Some(files);
+        }
+        Ok(())
+    }
+
+    /// The tree will run on from now: what is found to have changed since then is not what it had.
+    pub(super) fn let_go(&mut self) {
+        self.held = Some(SystemTime::now() - TICK);
+    }
+
+    /// All that crr.json is to tell.
+    ///
+    /// Where the tree runs on it does so meanwhile: each look at a file or a task would make it stand still for longer.
+    fn describe(&mut self) -> Result<Record> {
+        let host = self.host.take().ok_or(Error::Bug { what: "described before it was prepared" })?;
+        let mut record = Record::new(self.options.clone(), host);
         record.tree = RecordedTask::all(&self.images)?;
         // A tree in a PID namespace of its own has other PIDs in the images than here.
         if record.tree.first().is_some_and(|root| root.pid == self.pid) {
             record.collect_cgroups(|pid| pid)?;
         }
-        record.files = Manifest::collect(&self.images, &self.root)?;
-        if self.with_files == WithFiles::Keep && self.options.afterwards == Afterwards::KeepRunning {
-            record.files.keep_changing(&self.root, self.partial.as_fd(), &path)?;
-        }
+        record.files = match self.files.take() {
+            Some(files) => files,
+            None => Manifest::collect(&self.images, &self.root, self.held)?,
+        };
         self.lock = self.lock()?;
         let method = self.options.network_lock.unwrap_or(NetworkLock::Iptables);
         record.network_lock = self.lock.as_ref().map(|lock| RecordedLock::new(method, Some(lock.run_id.clone())));
-        record.remaps = remaps.clone();
-        self.remaps = Some(remaps);
-        self.record = Some(record);
-        Ok(())
+        record.remaps = self.remaps.clone().unwrap_or_default();
+        Ok(record)
     }
 
     /// The tasks that are held; `None` for a tree whose PIDs in the images are others than here.
     pub(super) fn tree(&self) -> Option<Vec<Expected>> {
-        let tasks = &self.record.as_ref()?.tree;
+        let tasks = self.images.tasks().ok()?;
         let is_here = tasks.first()?.pid == self.pid;
-        let expected = |task: &RecordedTask| Expected::now(i32::try_from(task.pid).ok()?);
+        let expected = |task: &Task| Expected::now(i32::try_from(task.pid).ok()?);
         is_here.then(|| tasks.iter().filter_map(expected).collect())
     }
 
@@ -120,15 +163,16 @@ impl Commit {
         Ok(run_id.filter(|_| !connections.is_empty()).map(|run_id| Entry { run_id, checkpoint, connections }))
     }
 
-    /// Writes crr.json and makes DIR what it is to be.
+    /// Finds out what crr.json is to hold, writes it, and makes DIR what it is to be.
     pub(super) fn publish(&mut self) -> Result<()> {
         let path = self.partial.partial_path();
-        let record = self.record.as_ref().ok_or(Error::Bug { what: "published before it was held" })?;
+        let record = self.describe()?;
         record.write(self.partial.as_fd(), &path, self.flush)?;
         if let Some(Err(error)) = self.lock.as_ref().map(|lock| Ledger::default().note(lock)) {
             self.complaints.push(format!("the network lock is not noted: {}", with_causes(&error)));
         }
         pause("record-written");
+        self.record = Some(record);
         self.partial.publish(self.flush, |step| {
             pause(match step {
                 Step::Flushed => "flushed",
@@ -149,7 +193,7 @@ impl Commit {
     pub(super) fn complete(self, hash: Hash) -> Result<(Record, Vec<String>)> {
         let Self { partial, images, work, flush, with_files, record, root, _root, mut complaints, .. } = self;
         let mut complain = |what: &str, error: Error| complaints.push(format!("{what}: {}", with_causes(&error)));
-        let record = record.ok_or(Error::Bug { what: "completed before it was held" })?;
+        let record = record.ok_or(Error::Bug { what: "completed before it was published" })?;
         let mut files = record.files.clone();
         let mut checkpoint = partial.finish(record)?;
         let statistics = work.as_ref().unwrap_or(&images).dump_statistics().map(Into::into);

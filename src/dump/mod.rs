@@ -143,7 +143,7 @@ pub enum Stage {
 pub struct Progress {
     /// Where the dump is.
     pub stage: Stage,
-    /// How much has been written, in bytes.
+    /// How much had been written when it was looked at last, in bytes.
     pub written_bytes: u64,
     /// How much it will be, roughly.
     pub estimated_bytes: u64,

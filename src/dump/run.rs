@@ -60,20 +60,32 @@ pub async fn dump(
     let log = request.options.log.file.clone();
     let hash = request.hash;
     let commit = Commit::new(partial, &request, recorded, plan.version)?;
-    let mut run =
-        Run { commit: Some(commit), tree, afterwards, committed: false, log, complaints: Vec::new(), salvage: None };
+    let mut run = Run {
+        commit: Some(commit),
+        tree,
+        afterwards,
+        committed: false,
+        log,
+        written_bytes: 0,
+        complaints: Vec::new(),
+        salvage: None,
+    };
 
     let driven = run.drive(session, request, &mut interrupt, |stage, written_bytes| {
         here = Progress { stage, written_bytes, ..here };
         progress(here);
     });
-    if let Err(error) = driven.await {
-        return Err(run.fail(error));
-    }
+    let dumped = match driven.await {
+        Ok(dumped) => dumped,
+        Err(error) => return Err(run.fail(error)),
+    };
 
-    let completed = run.complete(hash).await;
-    let (record, complaints) =
-        completed.map_err(|error| Failed { kept: Some(dir.clone()), committed: true, ..Failed::from(error) })?;
+    let (finished, completed) = tokio::join!(dumped.finish(), run.complete(hash));
+    let (record, complaints) = finished.and(completed).map_err(|error| Failed {
+        kept: Some(dir.clone()),
+        committed: true,
+        ..Failed::from(error)
+    })?;
     let statistics = record.statistics.unwrap_or_default();
     Ok(Report {
         pid: plan.pid,
@@ -99,19 +111,21 @@ struct Run {
     /// CRIU has been told to end the tree.
     committed: bool,
     log: String,
+    /// What CRIU had written when it was looked at last.
+    written_bytes: u64,
     complaints: Vec<String>,
     salvage: Option<Salvage>,
 }
 
 impl Run {
-    /// Sends the request and answers events until CRIU is done and DIR is there.
+    /// Sends the request and answers events until CRIU has replied and DIR is there.
     async fn drive(
         &mut self,
         session: Session,
         request: Request,
         interrupt: &mut Interrupt,
         mut progress: impl FnMut(Stage, u64),
-    ) -> Result<()> {
+    ) -> Result<Operation<Dumped>> {
         let (directory, path) = self.directory()?;
         progress(Stage::Write, 0);
         self.salvage = Some(Salvage::prepare(session.criu_pid(), &self.tree, &request.options));
@@ -123,7 +137,10 @@ impl Run {
             let_go(dump, &error, interrupt).await;
             return Err(error);
         }
-        let Dumped { .. } = dump.finish().await?;
+        if !dump.has_succeeded() {
+            dump.finish().await?;
+            return Err(Error::Bug { what: "a dump that failed and did not" });
+        }
         if !self.committed {
             return Err(Error::Nonsense { attempt: "dump", what: "success without the event post-dump".into() });
         }
@@ -134,8 +151,8 @@ impl Run {
         if let Some(Err(error)) = self.commit.as_ref().map(Commit::clear_remaps) {
             self.complaints.push(error.to_string());
         }
-        progress(Stage::Sum, size_of(&path));
-        Ok(())
+        progress(Stage::Sum, self.written_bytes);
+        Ok(dump)
     }
 
     fn directory(&self) -> Result<(ImageDirectory, PathBuf)> {
@@ -153,14 +170,21 @@ impl Run {
         interrupt: &mut Interrupt,
         progress: &mut impl FnMut(Stage, u64),
     ) -> Result<()> {
+        // CRIU has the request, and looks at the kernel first: longer than this takes.
+        self.blocking(Commit::prepare).await?;
+        let mut pause_between = LOOK;
         loop {
             // Once CRIU ends the tree there is no way back: giving up half-way would only leave half of it.
             let wish = if self.committed { Wish::Kill } else { Wish::Cancel };
             let event = tokio::select! {
                 event = dump.next() => event?,
                 () = interrupt.at_least(wish) => return Err(cancelled()),
-                () = tokio::time::sleep(LOOK) => {
-                    progress(Stage::Write, size_of(path));
+                () = tokio::time::sleep(pause_between) => {
+                    let begun = Instant::now();
+                    self.written_bytes = size_of(path);
+                    progress(Stage::Write, self.written_bytes);
+                    // An event may have come meanwhile: many files take long to look at.
+                    pause_between = LOOK.max(begun.elapsed() * 20);
                     continue;
                 }
             };
@@ -168,14 +192,17 @@ impl Run {
             let is_last_chance = *event.kind() == EventKind::PostDump;
             pause(event.kind().name());
             if is_last_chance {
-                progress(Stage::Publish, size_of(path));
-                self.blocking(Commit::hold).await?;
-                // The tasks that CRIU really holds: others may have come or gone since the preflight.
-                if let Some(tree) = self.commit.as_ref().and_then(Commit::tree) {
-                    self.tree = tree;
+                progress(Stage::Publish, self.written_bytes);
+                // Handing it to another thread takes longer than the look whether there is anything to do.
+                if self.commit.as_ref().ok_or(LOST)?.must_hold()? {
+                    self.blocking(Commit::hold).await?;
                 }
-                if self.afterwards != Afterwards::KeepRunning {
-                    self.blocking(Commit::publish).await?;
+                match self.afterwards {
+                    Afterwards::KeepRunning => self.commit.as_mut().ok_or(LOST)?.let_go(),
+                    _ => {
+                        self.look_at_tree();
+                        self.blocking(Commit::publish).await?;
+                    }
                 }
             }
             if !self.committed && interrupt.wish() >= Wish::Cancel {
@@ -184,7 +211,18 @@ impl Run {
             if is_last_chance {
                 self.commit();
             }
-            event.proceed().await?;
+            let answered = event.proceed().await;
+            if is_last_chance && self.afterwards == Afterwards::KeepRunning {
+                self.look_at_tree();
+            }
+            answered?;
+        }
+    }
+
+    /// Which tasks CRIU really holds: others may have come or gone since the preflight.
+    fn look_at_tree(&mut self) {
+        if let Some(tree) = self.commit.as_ref().and_then(Commit::tree) {
+            self.tree = tree;
         }
     }
 
@@ -225,7 +263,7 @@ impl Run {
 
     /// Looks at what is left and puts back what can be.
     fn fail(self, error: Error) -> Box<Failed> {
-        let Self { commit, tree, afterwards, committed, log, complaints: mut left, salvage } = self;
+        let Self { commit, tree, afterwards, committed, log, complaints: mut left, salvage, .. } = self;
         let aftermath = Some(Aftermath::look(&tree));
         let mut failed = Failed { aftermath, committed, ..Failed::from(error) };
         let is_ending = committed && afterwards != Afterwards::KeepRunning && !failed.is_tree_unharmed();

@@ -133,6 +133,12 @@ impl<R: Reply> Operation<R> {
         Err(Error::Refused { attempt: self.channel.attempt, errno: response.cr_errno, log: self.log_text() })
     }
 
+    /// Whether CRIU has replied, and with success: all that is left for it is to end, which takes it half a millisecond. Work
+    /// may be done beside [`Operation::finish`] then.
+    pub fn has_succeeded(&self) -> bool {
+        self.response.as_ref().is_some_and(Criu_resp::success)
+    }
+
     /// Closes the socket: CRIU takes that for a refusal at its next event, and is killed when it has
     /// shown no sign of life (no processor time used) for `grace`.
     ///

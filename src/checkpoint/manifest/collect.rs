@@ -1,7 +1,10 @@
 //! Which files the images name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::compare::padded_hex;
 use super::{Manifest, OutsideFile, Use};
@@ -14,17 +17,23 @@ impl Manifest {
     /// The files outside that the images name, with what is seen of them below `root`, the root of the tree's mount
     /// namespace (`/proc/PID/root` of its first task, or `/`). Reads no content.
     ///
+    /// Where the tree runs on since `held`, nothing counts as seen of a file that was changed, or given its name, since then:
+    /// that is not what it had.
+    ///
     /// Left out is what the images hold themselves (deleted files, link remaps, memfds) or a restore gets from elsewhere
     /// (`--external`), and what is in /proc.
     ///
     /// # Errors
     /// [`Error::Image`] if an image cannot be read, [`Error::Io`] if there is no such `root`.
-    pub fn collect(images: &Images, root: &Path) -> Result<Self> {
+    pub fn collect(images: &Images, root: &Path, held: Option<SystemTime>) -> Result<Self> {
         let root = Root::open(root)?;
+        let held = held.and_then(|held| held.duration_since(UNIX_EPOCH).ok());
+        let held = held.map(|held| (i64::try_from(held.as_secs()).unwrap_or(i64::MAX), i64::from(held.subsec_nanos())));
+        let is_of_then = |metadata: &Metadata| held.is_none_or(|held| (metadata.ctime(), metadata.ctime_nsec()) < held);
         let mut manifest = Self::named_by(images)?;
         for file in &mut manifest.0 {
             // One that is hidden by now, by a mount or another name, is for CRIU to judge.
-            file.seen = file.look(&root).ok().map(|metadata| Seen::of(&metadata));
+            file.seen = file.look(&root).ok().filter(is_of_then).map(|metadata| Seen::of(&metadata));
         }
         Ok(manifest)
     }

@@ -43,7 +43,7 @@ impl World {
         let images = fixture(&root);
         let images = if let Some(id) = &id { images.build_id(1, id) } else { images };
         let images = images.write(&dir.path().join("images"));
-        let manifest = Manifest::collect(&images, &root).unwrap();
+        let manifest = Manifest::collect(&images, &root, None).unwrap();
         Self { manifest, dir }
     }
 
@@ -85,6 +85,27 @@ fn fixture(root: &Path) -> Fixture {
         let now = fs::metadata(root.join(path.trim_start_matches('/'))).unwrap();
         fixture.file(*id, Path::new(path), *flags, Some(&now))
     })
+}
+
+#[test]
+fn what_was_changed_after_the_tree_went_on_does_not_count_as_seen() {
+    let world = World::new();
+    let images = crate::images::Images::open(world.dir.path().join("images")).unwrap();
+    let seen = |held| {
+        let manifest = Manifest::collect(&images, &world.root(), held).unwrap();
+        let data = manifest.files().iter().find(|file| file.path == Path::new("/work/data")).unwrap();
+        data.seen.is_some()
+    };
+    let now = SystemTime::now();
+    let hour = Duration::from_secs(3600);
+    assert!(seen(None) && seen(Some(now + hour)));
+    assert!(!seen(Some(now - hour)));
+    // Another file of the same name, as old as it may look: what the tree had is gone.
+    let (data, other) = (world.root().join("work/data"), world.root().join("work/other"));
+    fs::write(&other, "data").unwrap();
+    File::open(&other).unwrap().set_modified(now - hour).unwrap();
+    fs::rename(&other, &data).unwrap();
+    assert!(!seen(Some(now - hour / 2)));
 }
 
 #[test]
@@ -172,7 +193,7 @@ fn a_descriptor_of_a_link_is_compared_with_the_link_and_not_with_what_it_leads_t
         .file(1, Path::new("/link"), libc::O_PATH | libc::O_NOFOLLOW, Some(&now))
         .file(2, Path::new("/target"), libc::O_RDONLY, None)
         .write(&dir.path().join("images"));
-    let mut manifest = Manifest::collect(&images, &root).unwrap();
+    let mut manifest = Manifest::collect(&images, &root, None).unwrap();
     manifest.hash(&root).unwrap();
     let seen = manifest.files()[0].seen.as_ref().unwrap();
     assert_eq!((seen.inode, seen.kind()), (now.ino(), SFlag::S_IFLNK));
