@@ -101,7 +101,13 @@ fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
 /// Runs a command's future. One thread is enough: CRIU does the work.
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|source| crr::Error::system("start the runtime", source))?.block_on(future)
+    let runtime = runtime.map_err(|source| crr::Error::system("start the runtime", source))?;
+    let done = runtime.block_on(future);
+    if done.is_ok() {
+        // Nothing is under way any more: idle threads need not be waited for one by one.
+        runtime.shutdown_background();
+    }
+    done
 }
 
 /// CRIU and most of /proc need root.

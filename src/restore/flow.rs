@@ -15,14 +15,14 @@ use super::request::{Request, Verify};
 use super::subject::Subject;
 use super::work::WorkDirectory;
 use crate::checkpoint::{Checkpoint, PutBack};
-use crate::criu::{InetSockets, Search};
+use crate::criu::{Chosen, InetSockets, Search};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind};
 use crate::host::cgroup::OwnCgroup;
 use crate::host::{abort_orphan, await_free};
 use crate::images::{Images, RestoreStatistics};
 use crate::operation::{Interrupt, Operation, Restored, Session, Wish, pause};
-use crate::request::{CgroupMode, ImageDirectory, RestoreSwitch, Tcp};
+use crate::request::{CgroupMode, DumpSwitch, ImageDirectory, RestoreOptions, RestoreSwitch, Tcp};
 use crate::swrk::{Group, Launch, Reaping, Stdin, Watch};
 
 /// How long CRIU may take to notice that it is not wanted any more: it looks at its socket at events only.
@@ -95,24 +95,28 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let copy = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map_err(Error::io("open", &directory));
     let images = Images::from_directory(copy(&checkpoint)?, &directory);
     let mut remarks = Remarks::default();
+    let search = Search::new(criu, std::env::var_os("PATH").as_deref());
+    // CRIU starts while the images are read, where the record tells how it is to be started.
+    let early = match checkpoint.record() {
+        Some(record) => {
+            let is_job = is_job(&options) || record.options.switches.contains(&DumpSwitch::ShellJob);
+            let chosen = search.choose(InetSockets::Unknown).await?;
+            Some((is_job, start(&chosen, is_job, &options)?, chosen.binary))
+        }
+        None => None,
+    };
     let subject = match Subject::read(&images) {
         Ok(subject) => subject,
         Err(error) => return Err(unreadable(&images, &checkpoint, verify, error)),
     };
     complete(&mut options, checkpoint.record().map(|record| &record.options), &subject, &mut remarks);
 
-    let search = Search::new(criu, std::env::var_os("PATH").as_deref());
     let chosen = search.choose(if subject.inet { InetSockets::Some } else { InetSockets::None }).await?;
-    let mut launch = Launch::new(chosen.binary);
-    if options.switches.contains(&RestoreSwitch::ShellJob) {
-        // The job's group is to be the caller's, which holds the terminal.
-        launch.group = Group::Caller;
-        launch.stdin = Stdin::Caller;
-    }
-    let inherited: Vec<_> = options.inherited.iter().map(|inherited| inherited.descriptor.as_fd()).collect();
-    let mut session = Session::start_inheriting(&launch, &inherited)?;
+    let mut session = match early {
+        Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => session,
+        _ => start(&chosen, is_job(&options), &options)?,
+    };
     session.watch(Watch { deadline, ..Watch::default() });
-    session.assume_version(chosen.version);
 
     // Beside each other: CRIU's start, its way into the cgroup, the checks, and the wait for PIDs that are not free yet.
     let numbers = subject.numbers();
@@ -169,6 +173,23 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         failed: false,
         runs: false,
     })
+}
+
+fn is_job(options: &RestoreOptions) -> bool {
+    options.switches.contains(&RestoreSwitch::ShellJob)
+}
+
+fn start(criu: &Chosen, is_job: bool, options: &RestoreOptions) -> Result<Session> {
+    let mut launch = Launch::new(&criu.binary);
+    if is_job {
+        // The job's group is to be the caller's, which holds the terminal.
+        launch.group = Group::Caller;
+        launch.stdin = Stdin::Caller;
+    }
+    let inherited: Vec<_> = options.inherited.iter().map(|inherited| inherited.descriptor.as_fd()).collect();
+    let mut session = Session::start_inheriting(&launch, &inherited)?;
+    session.assume_version(criu.version);
+    Ok(session)
 }
 
 /// Makes what the checkpoint brings along: files that are missing, and CRIU's names for unlinked files.
@@ -313,6 +334,12 @@ impl Restoring {
         }
         let Some(operation) = self.operation.take() else { return Err(Error::Closed { attempt: "restore" }) };
         let mut remarks = Remarks::default();
+        let mut kept = None;
+        if operation.has_succeeded() {
+            // CRIU takes half a millisecond to end.
+            self.runs = true;
+            kept = self.undo.take().map(|undo| undo.keep(&mut remarks));
+        }
         let pid = match (operation.finish().await, self.root) {
             (Ok(restored), _) => restored.pid,
             (Err(error), Some(root)) if self.runs => {
@@ -328,8 +355,8 @@ impl Restoring {
         if let Some(lock) = self.lock.take() {
             lock.remove(&mut remarks);
         }
-        let Some(undo) = self.undo.take() else { return Err(Error::Closed { attempt: "restore" }) };
-        let (cgroup, statistics) = undo.keep(&mut remarks);
+        let kept = kept.or_else(|| self.undo.take().map(|undo| undo.keep(&mut remarks)));
+        let Some((cgroup, statistics)) = kept else { return Err(Error::Closed { attempt: "restore" }) };
         Ok(Finished { pid, statistics, cgroup, remarks })
     }
 
