@@ -22,6 +22,14 @@ def adopt_orphans():
         raise Failed(f"cannot become a subreaper: {os.strerror(ctypes.get_errno())}")
 
 
+def keep_to_ourselves():
+    """Has no program inherit what whoever called this had open: a pipe to the outside would be the victim's to the tools."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+
+
 def prefer(pid):
     """Has the scheduler prefer a process and what it starts to everything else on the machine."""
     with contextlib.suppress(OSError):
