@@ -19,10 +19,10 @@ use crate::criu::{Chosen, InetSockets, Search};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind};
 use crate::host::cgroup::OwnCgroup;
-use crate::host::{abort_orphan, await_free};
+use crate::host::{Taken, abort_orphan, await_free};
 use crate::images::{Images, RestoreStatistics};
 use crate::operation::{Interrupt, Operation, Restored, Session, Wish, pause};
-use crate::request::{CgroupMode, DumpSwitch, ImageDirectory, RestoreOptions, RestoreSwitch, Tcp};
+use crate::request::{CgroupMode, DumpSwitch, ImageDirectory, RestoreOptions, RestoreSwitch, Tcp, Version};
 use crate::swrk::{Group, Launch, Reaping, Stdin, Watch};
 
 /// How long CRIU may take to notice that it is not wanted any more: it looks at its socket at events only.
@@ -118,8 +118,13 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     };
     session.watch(Watch { deadline, ..Watch::default() });
 
-    // Beside each other: CRIU's start, its way into the cgroup, the checks, and the wait for PIDs that are not free yet.
     let numbers = subject.numbers();
+    let facts = Facts::of(&options);
+    let work = WorkDirectory::new(work.as_deref())?;
+    let image_directory = ImageDirectory { images: copy(&checkpoint)?, work: Some(work.open()?) };
+    let remains = Remains::watch(session.criu_pid(), numbers.clone())?;
+    let undo = Undo { remains, work, log: options.log.file.clone(), settled: None, put_back: None };
+    let tcp = options.tcp;
     let home = if options.cgroups.mode.is_some_and(|mode| mode != CgroupMode::Ignore) { Home::Restorer } else { home };
     let recorded = subject.home(checkpoint.record());
     let worker = session.criu_pid();
@@ -128,51 +133,30 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         let settled = Settled::settle(&home, recorded, worker, &mut remarks);
         (settled, remarks)
     });
-    let checks = Checks { images, checkpoint, subject, verify, files, options: Facts::of(&options) };
-    let checking = tokio::task::spawn_blocking(move || checks.run());
-    let dying = deadline.map_or(Instant::now() + DYING, |deadline| deadline.min(Instant::now() + DYING));
-    let (settled, checked, taken) = tokio::join!(settling, checking, await_free(&numbers, dying));
-    let (settled, said) = settled.map_err(broken)?;
-    let (checks, mut found) = checked.map_err(broken)??;
-    remarks.append(said);
-    found.problems.extend(taken.into_iter().map(Problem::Pid));
-    check_criu(checks.checkpoint.record(), chosen.version, &mut found);
-    let Found { mut problems, remarks: more } = found;
-    remarks.append(more);
-    let settled = settled.map_err(|why| problems.push(Problem::Cgroup(why))).ok();
-    let Some(settled) = settled.filter(|_| problems.is_empty()) else {
-        return Err(Error::Unrestorable { dir: directory, problems });
-    };
-
-    let Checks { checkpoint, subject, .. } = checks;
-    let put_back = put_back(&checkpoint, &subject, &mut remarks)?;
-    let work = WorkDirectory::new(work.as_deref())?;
-    let image_directory = ImageDirectory { images: copy(&checkpoint)?, work: Some(work.open()?) };
-    // What the kernel keeps of the dumped tree's connections would be in the way of them, and of a socket that listens.
-    for connection in &subject.local {
-        if let Err(error) = abort_orphan(connection) {
-            remarks.warn(format!("an orphan of the connection from {} may be in the way: {error}", connection.remote));
-            break;
-        }
-    }
-    let lock = (options.tcp == Tcp::Established).then(|| network::Lock::of(&subject)).flatten();
-    let remains = Remains::watch(worker, numbers.clone())?;
-    let place = settled.place.clone();
-    let undo = Some(Undo { remains, work, log: options.log.file.clone(), settled, put_back });
+    // CRIU looks at the kernel for as long as most checks take, and then asks: it makes nothing before it has its answer.
     let operation = session.restore(image_directory, options).await?;
-    let pids = subject.tasks.iter().filter_map(|task| i32::try_from(task.pid).ok()).collect();
-    Ok(Restoring {
+    let mut restoring = Restoring {
         operation: Some(operation),
-        undo,
-        lock,
-        pids,
+        undo: Some(undo),
+        lock: None,
+        pids: subject.tasks.iter().filter_map(|task| i32::try_from(task.pid).ok()).collect(),
         remarks,
-        place,
+        place: None,
         root: None,
         held: false,
         failed: false,
         runs: false,
-    })
+    };
+    let checks = Checks { images, checkpoint, subject, verify, files, options: facts };
+    let checking = tokio::task::spawn_blocking(move || checks.run());
+    let dying = deadline.map_or(Instant::now() + DYING, |deadline| deadline.min(Instant::now() + DYING));
+    let (settled, checked, taken) = tokio::join!(settling, checking, await_free(&numbers, dying));
+    let judged = restoring.judge(&directory, settled, checked, taken, chosen.version, tcp);
+    if let Err(error) = judged {
+        restoring.cancel(Interrupt::never()).await;
+        return Err(error);
+    }
+    Ok(restoring)
 }
 
 fn is_job(options: &RestoreOptions) -> bool {
@@ -231,7 +215,49 @@ fn broken(error: tokio::task::JoinError) -> Error {
     Error::system("check the checkpoint", std::io::Error::other(error))
 }
 
+type Joined<T> = std::result::Result<T, tokio::task::JoinError>;
+
 impl Restoring {
+    /// Whether CRIU may go on, and what has to be there when it does.
+    fn judge(
+        &mut self,
+        directory: &Path,
+        settled: Joined<(std::result::Result<Settled, String>, Remarks)>,
+        checked: Joined<Result<(Checks, Found)>>,
+        taken: Vec<Taken>,
+        criu: Version,
+        tcp: Tcp,
+    ) -> Result<()> {
+        let Some(undo) = self.undo.as_mut() else { return Err(Error::Closed { attempt: "restore" }) };
+        let (settled, said) = settled.map_err(broken)?;
+        self.remarks.append(said);
+        let settled = settled.map(|settled| {
+            self.place.clone_from(&settled.place);
+            undo.settled = Some(settled);
+        });
+        let (checks, mut found) = checked.map_err(broken)??;
+        found.problems.extend(taken.into_iter().map(Problem::Pid));
+        check_criu(checks.checkpoint.record(), criu, &mut found);
+        let Found { mut problems, remarks } = found;
+        self.remarks.append(remarks);
+        problems.extend(settled.err().map(Problem::Cgroup));
+        if !problems.is_empty() {
+            return Err(Error::Unrestorable { dir: directory.to_path_buf(), problems });
+        }
+        let Checks { checkpoint, subject, .. } = checks;
+        undo.put_back = put_back(&checkpoint, &subject, &mut self.remarks)?;
+        // What the kernel keeps of the dumped tree's connections would be in the way of them, and of a socket that listens.
+        for connection in &subject.local {
+            if let Err(error) = abort_orphan(connection) {
+                let from = connection.remote;
+                self.remarks.warn(format!("an orphan of the connection from {from} may be in the way: {error}"));
+                break;
+            }
+        }
+        self.lock = (tcp == Tcp::Established).then(|| network::Lock::of(&subject)).flatten();
+        Ok(())
+    }
+
     /// What was decided without being asked, and what may go wrong later.
     pub fn remarks(&self) -> &Remarks {
         &self.remarks
@@ -409,7 +435,7 @@ struct Undo {
     remains: Remains,
     work: WorkDirectory,
     log: String,
-    settled: Settled,
+    settled: Option<Settled>,
     put_back: Option<PutBack>,
 }
 
@@ -422,8 +448,8 @@ impl Undo {
             false => remains.kill(),
         };
         if runs {
-            settled.keep();
-        } else {
+            settled.map(Settled::keep);
+        } else if let Some(settled) = settled {
             home::remove(settled);
         }
         drop(put_back);
@@ -446,6 +472,6 @@ impl Undo {
         }
         let statistics = work.statistics();
         work.remove();
-        (settled.keep(), statistics)
+        (settled.and_then(Settled::keep), statistics)
     }
 }
