@@ -129,6 +129,14 @@ impl Commit {
             Some(files) => files,
             None => Manifest::collect(&self.images, &self.root, self.held)?,
         };
+        let signal = self.images.tasks()?.first().map(|root| self.images.parent_death_signal(root)).transpose()?;
+        if let Some(signal) = signal.flatten() {
+            self.complaints.push(format!(
+                "process {} has asked for signal {signal} when its parent ends (PR_SET_PDEATHSIG): a restored one gets it \
+                 when whoever restored it ends, which is at once after crr restore --detach",
+                self.pid
+            ));
+        }
         self.lock = self.lock()?;
         let method = self.options.network_lock.unwrap_or(NetworkLock::Iptables);
         record.network_lock = self.lock.as_ref().map(|lock| RecordedLock::new(method, Some(lock.run_id.clone())));

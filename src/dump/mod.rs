@@ -173,7 +173,8 @@ pub struct Report {
     pub options: Vec<String>,
     /// What was found and turned on, for a person.
     pub findings: Vec<preflight::Finding>,
-    /// What of the work after the dump could not be done: the checkpoint is whole all the same.
+    /// What of the work after the dump could not be done, and what a restore will not have as it was: the checkpoint is whole
+    /// all the same.
     pub complaints: Vec<String>,
 }
 

@@ -133,6 +133,20 @@ impl Images {
         self.only(Kind::Core, tid)
     }
 
+    /// The signal that a task, or the first of its threads that wants one, gets when its parent ends (PR_SET_PDEATHSIG).
+    ///
+    /// A restored root has another parent, and gets it when that one ends: after a detached restore at once.
+    pub fn parent_death_signal(&self, task: &Task) -> Result<Option<u32>> {
+        for tid in std::iter::once(task.pid).chain(task.threads.iter().copied().filter(|tid| *tid != task.pid)) {
+            // Of a zombie the list of threads means nothing.
+            let Some(thread) = self.core(tid)?.thread else { break };
+            if let Some(signal) = thread.parent_death_signal.filter(|signal| *signal != 0) {
+                return Ok(Some(signal));
+            }
+        }
+        Ok(None)
+    }
+
     /// Reads `ids-PID.img`. Zombies have none.
     pub fn ids(&self, pid: u32) -> Result<Ids> {
         self.only(Kind::Ids, pid)

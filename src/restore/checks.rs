@@ -70,6 +70,12 @@ impl Checks {
             self.check_lock(record, &mut found);
         }
         self.check_connections(&mut found);
+        if let Some(signal) = self.subject.parent_death_signal {
+            found.remarks.warn(format!(
+                "the tree's root gets signal {signal} when its parent ends (PR_SET_PDEATHSIG), which is whoever restores it: \
+                 at once after a detached restore, else when crr ends"
+            ));
+        }
         self.check_files(&mut found)?;
         if self.options.takes_terminal && self.subject.outside_terminal && !std::io::stdin().is_terminal() {
             found.problems.push(Problem::NoTerminal);

@@ -176,6 +176,7 @@ mod tests {
             link_remaps: false,
             outside_terminal: false,
             cgroups: None,
+            parent_death_signal: None,
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Subject {
     pub(super) outside_terminal: bool,
     /// The cgroups of the root, where CRIU dumped them.
     pub(super) cgroups: Option<Membership>,
+    /// The signal that the root gets when its parent ends.
+    pub(super) parent_death_signal: Option<u32>,
 }
 
 impl Subject {
@@ -61,6 +63,7 @@ impl Subject {
             link_remaps: images.remaps()?.iter().any(|remap| matches!(remap.target, RemapTarget::Link(_))),
             outside_terminal: false,
             cgroups: None,
+            parent_death_signal: None,
             tasks,
         };
         subject.look_at_root(images, &inventory)?;
@@ -72,7 +75,9 @@ impl Subject {
     }
 
     fn look_at_root(&mut self, images: &Images, inventory: &Inventory) -> Result<()> {
-        let Some(root) = self.tasks.first().map(|root| root.pid) else { return Ok(()) };
+        let Some(root) = self.tasks.first() else { return Ok(()) };
+        self.parent_death_signal = images.parent_death_signal(root)?;
+        let root = root.pid;
         let core = images.core(root)?;
         let ids = match core.ids {
             Some(ids) => Some(ids),

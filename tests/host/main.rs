@@ -28,6 +28,7 @@ mod locks;
 mod moved;
 mod network;
 mod options;
+mod parent_death;
 mod remaps;
 mod restore;
 mod self_test;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
     trials.extend(trust::trials());
     trials.extend(moved::trials());
     trials.extend(options::trials());
+    trials.extend(parent_death::trials());
     trials.extend(words::trials());
     trials.extend(leftovers::trials());
     trials.extend(hit_table::trials());

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::proto::images as proto;
+use crate::proto::images::core::Core_entry;
 
 fn root_and_others() -> (Images, Task, Vec<Task>) {
     let images = good();
@@ -46,6 +47,21 @@ fn the_tree_has_a_root_with_a_thread_a_zombie_and_a_child() {
     let states: Vec<_> =
         others.iter().map(|task| images.core(task.pid).expect("a good image").task.expect("a leader").state).collect();
     assert_eq!(states, [TaskState::Zombie, TaskState::Stopped]);
+}
+
+#[test]
+fn the_signal_at_the_parents_death_is_that_of_the_task_or_of_one_of_its_threads() {
+    let (home, images) = copy();
+    let root = images.tasks().expect("readable")[0].clone();
+    assert_eq!(images.parent_death_signal(&root).expect("readable"), None);
+    for (place, signal) in root.threads.iter().zip([15, 10]).collect::<Vec<_>>().into_iter().rev() {
+        let path = home.path().join(Kind::Core.file_name(*place));
+        let mut core: Vec<Core_entry> = messages(Kind::Core, &std::fs::read(&path).expect("readable"));
+        core[0].thread_core.as_mut().expect("a thread").set_pdeath_sig(signal);
+        std::fs::write(&path, image(Kind::Core, [&core[0] as &dyn protobuf::MessageDyn])).expect("written");
+        assert_eq!(images.parent_death_signal(&root).expect("readable"), Some(signal));
+    }
+    assert!(root.threads.len() > 1);
 }
 
 #[test]
