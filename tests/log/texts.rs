@@ -10,6 +10,7 @@ use libtest_mimic::{Failed, Trial};
 const SPELLED: &[(&str, &str)] = &[
     ("sockets: Can't get 1:16 opt: Operation not supported", "sockets: Can't get %d:%d opt: %s"),
     ("sockets: Can't get 1:34 opt: Operation not supported", "sockets: Can't get %d:%d opt: %s"),
+    ("inet: Can't bind inet socket (id {id#}): Address already in use", "inet: Can't bind inet socket (id %d): %s"),
     ("send_fds failed (-22)", "send_fds failed (%d)"),
     ("Can't fork for {pid#}: File exists", "Can't fork for %d: %s"),
     ("Unable to detach from {pid#}: No such process", "Unable to detach from %d: %s"),

@@ -138,4 +138,13 @@ pub(super) const ENTRIES: &[Entry] = &[
         "Add the address to an interface (ip addr add …) before the restore, or end the old connection: ss -K src ADDRESS. \
          --tcp-close restores without the connections.",
     ),
+    cause(
+        76,
+        "address-taken",
+        &["inet: Can't bind inet socket (id {id#}): Address already in use"],
+        "Another socket of this host has the address and port of a socket of the tree, perhaps one that was closed and is \
+         still in TIME-WAIT or FIN-WAIT.",
+        "See which: ss -anp lists sockets with their ports and processes (ss -tlnp those that listen). End that program, or \
+         wait until the closed connection is gone: a minute or two.",
+    ),
 ];
