@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
@@ -12,7 +13,7 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::host::netlock::{Connection, Entry, Ledger};
-use crate::images::{Images, Object, Task};
+use crate::images::{Images, Object};
 use crate::operation::pause;
 use crate::process::Expected;
 use crate::request::{Afterwards, NetworkLock, Tcp, Version};
@@ -40,6 +41,7 @@ pub(super) struct Commit {
     pub(super) remaps: Option<Remaps>,
     files: Option<Manifest>,
     pub(super) record: Option<Record>,
+    tree: Option<Vec<Expected>>,
     /// When the tree stood still, where it runs on.
     held: Option<SystemTime>,
     /// The note about the lock that stays, which `crr check` and `crr unlock` go by.
@@ -75,6 +77,7 @@ impl Commit {
             remaps: None,
             files: None,
             record: None,
+            tree: None,
             held: None,
             lock: None,
             complaints: Vec::new(),
@@ -120,15 +123,16 @@ impl Commit {
     fn describe(&mut self) -> Result<Record> {
         let host = self.host.take().ok_or(Error::Bug { what: "described before it was prepared" })?;
         let mut record = Record::new(self.options.clone(), host);
-        record.tree = RecordedTask::all(&self.images)?;
-        // A tree in a PID namespace of its own has other PIDs in the images than here.
-        if record.tree.first().is_some_and(|root| root.pid == self.pid) {
-            record.collect_cgroups(|pid| pid)?;
-        }
-        record.files = match self.files.take() {
-            Some(files) => files,
-            None => Manifest::collect(&self.images, &self.root, self.held)?,
-        };
+        let kept = self.files.take();
+        let (images, root, held) = (&self.images, &self.root, self.held);
+        // Beside each other: of a large tree each takes as long as the other, and the tree may be standing still.
+        let (files, tree) = thread::scope(|scope| {
+            let files = scope.spawn(move || kept.map_or_else(|| Manifest::collect(images, root, held), Ok));
+            let tree = describe_tasks(&mut record, images, self.pid);
+            (files.join().unwrap_or(Err(Error::Bug { what: "looking at the files of the tree panicked" })), tree)
+        });
+        record.files = files?;
+        self.tree = tree?;
         let signal = self.images.tasks()?.first().map(|root| self.images.parent_death_signal(root)).transpose()?;
         if let Some(signal) = signal.flatten() {
             self.complaints.push(format!(
@@ -144,12 +148,10 @@ impl Commit {
         Ok(record)
     }
 
-    /// The tasks that are held; `None` for a tree whose PIDs in the images are others than here.
-    pub(super) fn tree(&self) -> Option<Vec<Expected>> {
-        let tasks = self.images.tasks().ok()?;
-        let is_here = tasks.first()?.pid == self.pid;
-        let expected = |task: &Task| Expected::now(i32::try_from(task.pid).ok()?);
-        is_here.then(|| tasks.iter().filter_map(expected).collect())
+    /// The tasks that are held: others may have come or gone since the preflight. `None` for a tree whose PIDs in the images are
+    /// others than here, and before it was published.
+    pub(super) fn tree(&self) -> Option<&[Expected]> {
+        self.tree.as_deref()
     }
 
     /// The network lock that a dump that kills leaves in place, until a restore or `crr unlock` removes it.
@@ -225,6 +227,18 @@ impl Commit {
         let record = checkpoint.record().cloned().ok_or(Error::Bug { what: "a checkpoint without its record" })?;
         Ok((record, complaints))
     }
+}
+
+/// Notes the tasks of the images in `record`, with their cgroups, and gives those that are there.
+fn describe_tasks(record: &mut Record, images: &Images, root: u32) -> Result<Option<Vec<Expected>>> {
+    record.tree = RecordedTask::all(images)?;
+    // A tree in a PID namespace of its own has other PIDs in the images than here.
+    if record.tree.first().is_none_or(|first| first.pid != root) {
+        return Ok(None);
+    }
+    record.collect_cgroups(|pid| pid)?;
+    let expected = |task: &RecordedTask| Expected::now(i32::try_from(task.pid).ok()?);
+    Ok(Some(record.tree.iter().filter_map(expected).collect()))
 }
 
 fn with_causes(error: &Error) -> String {

@@ -200,8 +200,10 @@ impl Run {
                 match self.afterwards {
                     Afterwards::KeepRunning => self.commit.as_mut().ok_or(LOST)?.let_go(),
                     _ => {
-                        self.look_at_tree();
                         self.blocking(Commit::publish).await?;
+                        if let Some(tree) = self.commit.as_ref().and_then(Commit::tree) {
+                            self.tree = tree.to_vec();
+                        }
                     }
                 }
             }
@@ -211,18 +213,7 @@ impl Run {
             if is_last_chance {
                 self.commit();
             }
-            let answered = event.proceed().await;
-            if is_last_chance && self.afterwards == Afterwards::KeepRunning {
-                self.look_at_tree();
-            }
-            answered?;
-        }
-    }
-
-    /// Which tasks CRIU really holds: others may have come or gone since the preflight.
-    fn look_at_tree(&mut self) {
-        if let Some(tree) = self.commit.as_ref().and_then(Commit::tree) {
-            self.tree = tree;
+            event.proceed().await?;
         }
     }
 
@@ -265,8 +256,9 @@ impl Run {
     fn fail(self, error: Error) -> Box<Failed> {
         let Self { commit, tree, afterwards, committed, log, complaints: mut left, salvage, .. } = self;
         let aftermath = Some(Aftermath::look(&tree));
-        let mut failed = Failed { aftermath, committed, ..Failed::from(error) };
-        let is_ending = committed && afterwards != Afterwards::KeepRunning && !failed.is_tree_unharmed();
+        let mut failed =
+            Failed { aftermath, committed: committed && afterwards != Afterwards::KeepRunning, ..Failed::from(error) };
+        let is_ending = failed.committed && !failed.is_tree_unharmed();
         if let Some(salvage) = salvage.filter(|_| !is_ending) {
             let mut salvaged = salvage.run();
             failed.put_right = salvaged.put_right;
