@@ -84,32 +84,30 @@ pub(crate) fn listen() -> Result<Signals, Failure> {
 impl Signals {
     /// Waits for the next one.
     pub(crate) async fn next(&self) -> std::io::Result<Arrived> {
-        if let Some(arrived) = self.waiting.borrow_mut().pop_front() {
-            return Ok(arrived);
+        self.wait_for(|| self.waiting.borrow_mut().pop_front().or_else(|| self.read())).await
+    }
+
+    /// Waits for one that asks to give up; others are kept for later, also if the future is dropped.
+    pub(crate) async fn ending(&self) -> Signal {
+        match self.wait_for(|| self.ending_now()).await {
+            Ok(signal) => signal,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    async fn wait_for<T>(&self, look: impl Fn() -> Option<T>) -> std::io::Result<T> {
+        if let Some(found) = look() {
+            return Ok(found);
         }
         // SAFETY: the descriptor outlives this registration, which ends with the function.
         let readable = unsafe { AsyncFd::register_with_interest(self.descriptor.as_fd(), Interest::READABLE) }?;
         loop {
             let mut ready = readable.readable().await?;
-            match self.read() {
-                Some(arrived) => return Ok(arrived),
+            match look() {
+                Some(found) => return Ok(found),
                 None => ready.clear_ready(),
             }
         }
-    }
-
-    /// Waits for one that asks to give up; others are kept for later.
-    pub(crate) async fn ending(&self) -> Signal {
-        let mut others = VecDeque::new();
-        let signal = loop {
-            match self.next().await {
-                Ok(arrived) if arrived.ends() => break arrived.signal,
-                Ok(arrived) => others.push_back(arrived),
-                Err(_) => std::future::pending().await,
-            }
-        };
-        self.waiting.borrow_mut().append(&mut others);
-        signal
     }
 
     /// One that asks to give up, if it has come already; others are kept for later.

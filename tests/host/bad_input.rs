@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 
 use crate::crr::{Ran, Running};
 use crate::kill::has_parasite;
-use crate::need::Need::{self, Cc, Criu, Netns, Root};
+use crate::need::Need::{self, Cc, Criu, KernelThreads, Netns, Root};
+use crate::need::kernel_thread;
 use crate::situations::Situation;
 use crate::until::{SOON, until};
 use crate::victim::{self, Start, Victim};
@@ -25,7 +26,9 @@ const MOUNTS: &[Need] = &[Root, Criu, Cc, Netns];
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         test("a_pid_that_does_not_exist", NEEDS, || refused_pid(no_such_pid()?, 66, &["no process"])),
-        test("the_pid_of_a_kernel_thread", NEEDS, || refused_pid(kernel_thread()?, 78, &["kernel"])),
+        test("the_pid_of_a_kernel_thread", &[Root, Criu, Cc, KernelThreads], || {
+            refused_pid(kernel_thread().ok_or("no kernel thread")?, 78, &["kernel"])
+        }),
         test("the_pid_of_an_ancestor_of_crr", NEEDS, || {
             refused_pid(i32::try_from(std::process::id())?, 78, &["crr itself"])
         }),
@@ -92,19 +95,6 @@ fn no_such_pid() -> Result<i32, Failed> {
         .rev()
         .find(|pid| !Path::new(&format!("/proc/{pid}")).exists())
         .ok_or_else(|| Failed::from("all PIDs are taken"))
-}
-
-fn kernel_thread() -> Result<i32, Failed> {
-    fs::read_dir("/proc")?
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .find(|pid: &i32| {
-            // Field 7 of what follows the name: flags, of which PF_KTHREAD.
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
-            flags.is_some_and(|flags| flags & 0x0020_0000 != 0)
-        })
-        .ok_or_else(|| Failed::from("no kernel thread is to be seen"))
 }
 
 fn refused_pid(pid: i32, code: i32, words: &[&str]) -> Outcome {

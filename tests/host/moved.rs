@@ -117,7 +117,7 @@ fn lacking() -> Outcome {
 fn intact_at(host: &Elsewhere, dumped: &Dumped) -> Outcome {
     let output = host.path(dumped.victim.directory().join("output"));
     let before = fs::read_to_string(&output)?.len();
-    host.run(["kill", "-USR1", &dumped.victim.pid().to_string()])?.must_pass("kill")?;
+    host.run(["sh", "-c", &format!("kill -USR1 {}", dumped.victim.pid())])?.must_pass("kill")?;
     let answer = until("an answer", SOON, || {
         let output = fs::read_to_string(&output).ok()?;
         output.get(before..)?.lines().next().map(str::to_owned)

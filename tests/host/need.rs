@@ -33,6 +33,8 @@ pub(crate) enum Need {
     Nft,
     /// A hierarchy of cgroups in which one can be made.
     Cgroups,
+    /// The kernel's own threads, which are not seen from within a PID namespace.
+    KernelThreads,
 }
 
 impl fmt::Display for Need {
@@ -48,6 +50,7 @@ impl fmt::Display for Need {
             Self::Iptables => "iptables",
             Self::Nft => "nft",
             Self::Cgroups => "cgroups",
+            Self::KernelThreads => "kernel-threads",
         })
     }
 }
@@ -68,6 +71,9 @@ impl Need {
             Self::Iptables => no_program("iptables-restore"),
             Self::Nft => no_program("nft"),
             Self::Cgroups => no_cgroups(),
+            Self::KernelThreads => {
+                kernel_thread().is_none().then(|| "no kernel thread is to be seen: this is a PID namespace".into())
+            }
         }
     }
 
@@ -77,6 +83,17 @@ impl Need {
         let here = self.to_string();
         required.split(',').map(str::trim).any(|name| name == here || name == "all")
     }
+}
+
+/// A thread of the kernel.
+pub(crate) fn kernel_thread() -> Option<i32> {
+    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.into_iter().find(|pid: &i32| {
+        // Field 7 of what follows the name: flags, of which PF_KTHREAD.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+        flags.is_some_and(|flags| flags & 0x0020_0000 != 0)
+    })
 }
 
 /// The CRIU that the tests run directly: `$CRR_CRIU`, else the private prefix's, else PATH's.
