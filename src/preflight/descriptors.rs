@@ -190,6 +190,23 @@ fn look_at_watches(examination: &mut Examination<'_>, task: &Task, descriptor: &
             "let the program take the watch away: CRIU cannot find that file again",
         );
     }
+    // On a disk CRIU looks the inode up; on a tmpfs it needs a path, and finds none.
+    let is_watched = |file: &Descriptor| {
+        let status = file.status.filter(|_| file.deleted);
+        let is_it = status.is_some_and(|status| {
+            watches.iter().any(|watch| watch.inode == status.inode && watch.device == status.device)
+        });
+        is_it && filesystem(examination, file) == Some("tmpfs")
+    };
+    let mut files = examination.tree.tasks.iter().flat_map(|task| &task.descriptors);
+    if files.any(is_watched) {
+        examination.findings.will_not(
+            "watch-on-deleted",
+            task.pid(),
+            format!("descriptor {} of {} watches a deleted file of a tmpfs (inotify)", descriptor.fd, described(task)),
+            "let the program take the watch away: CRIU cannot find that file again",
+        );
+    }
 }
 
 /// `/proc/N` itself, held open: CRIU 4.2 records a path that it cannot open again.
