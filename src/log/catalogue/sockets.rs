@@ -147,4 +147,13 @@ pub(super) const ENTRIES: &[Entry] = &[
         "See which: ss -anp lists sockets with their ports and processes (ss -tlnp those that listen). End that program, or \
          wait until the closed connection is gone: a minute or two.",
     ),
+    cause(
+        77,
+        "unix-peer-gone",
+        &["unix: Can't connect {id#} socket: {why}"],
+        "A unix socket of the tree was connected to a server outside of it, and that server does not take the connection \
+         now: {why}.",
+        "Start the server that the tree was connected to (the socket's path is in the preflight's and the dump's output), \
+         then restore again.",
+    ),
 ];
