@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-/// The command gets a session of its own and no descriptor above 2.
+/// The command gets a session of its own, default signal dispositions, and no descriptor above 2.
 pub(crate) fn own_session(command: &mut Command) {
     prepare(command, false);
 }
@@ -17,8 +17,12 @@ pub(crate) fn own_terminal(command: &mut Command) {
 fn prepare(command: &mut Command, has_terminal: bool) {
     let prepare = move || {
         nix::unistd::setsid()?;
-        // SAFETY: both are system calls on numbers; the terminal is the child's own standard input.
+        // SAFETY: all are system calls on numbers; the terminal is the child's own standard input.
         unsafe {
+            // Whoever started the tests in the background of a shell has them ignore SIGINT, and all their children.
+            for signal in 1..libc::SIGSYS {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             if has_terminal && libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) != 0 {
                 return Err(io::Error::last_os_error());
             }
