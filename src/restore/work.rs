@@ -37,7 +37,6 @@ impl WorkDirectory {
         if let Some(given) = given {
             return Ok(Self { path: given.to_path_buf(), private: false });
         }
-        sweep(Path::new(PLACE));
         let path = Self::make(Path::new(PLACE)).or_else(|_| {
             let place = std::env::temp_dir();
             Self::make(&place).map_err(|errno| Error::io("make a directory in", &place)(errno.into()))
@@ -67,6 +66,8 @@ impl WorkDirectory {
 
     /// Removes a private one with all that is in it.
     pub(super) fn remove(self) {
+        // Here rather than at the start: nobody waits for the tree any more.
+        sweep(Path::new(PLACE));
         if self.private {
             // What stays is a directory in /run, of which nobody needs to hear after a restore that worked.
             let _ = fs::remove_dir_all(&self.path);
