@@ -30,7 +30,6 @@ pub mod log;
 pub mod operation;
 pub mod preflight;
 pub mod process;
-#[allow(unused_imports)]
 mod proto;
 pub mod readiness;
 pub mod request;

@@ -33,7 +33,6 @@ Once a tree that `crr restore` waits for runs, crr exits as its root task does: 
 
 /// An exit code of crr's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the table is whole; commands use what they need of it")]
 pub(crate) enum Code {
     Ok = 0,
     Usage = 64,

@@ -31,7 +31,6 @@ impl Failure {
     }
 
     /// With a cure.
-    #[allow(dead_code, reason = "used by the commands that have one")]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
