@@ -34,8 +34,15 @@ pub(super) struct Examination<'a> {
 /// # Errors
 /// [`Error::NoSuchProcess`](crate::Error::NoSuchProcess) when there is no process `root`.
 pub fn examine(root: i32, intent: &Intent, circumstances: &Circumstances) -> Result<Report> {
-    let tree = Tree::read(root)?;
-    Ok(examine_tree(&tree, intent, circumstances))
+    let mut report = examine_tree(&Tree::read(root)?, intent, circumstances);
+    // A tree changes while it is read. What is refused must be seen more than once.
+    for _ in 0..2 {
+        if report.verdict != Verdict::WillNotWork {
+            break;
+        }
+        report = examine_tree(&Tree::read(root)?, intent, circumstances);
+    }
+    Ok(report)
 }
 
 /// As [`examine`], of a tree that was read before.

@@ -181,6 +181,9 @@ pub struct Descriptor {
     pub extra: Extra,
 }
 
+/// How often a descriptor that changes is looked at anew.
+const LOOKS: u32 = 8;
+
 impl Descriptor {
     /// Whether it was opened for reading.
     pub fn reads(&self) -> bool {
@@ -195,11 +198,23 @@ impl Descriptor {
     /// Reads descriptor `fd` of the task whose directory is `task`; `None` when it is closed by now.
     pub(super) fn read(task: &Path, fd: i32, lines: &mut Lines) -> Option<Self> {
         let link_path = task.join(format!("fd/{fd}"));
-        let link = fs::read_link(&link_path).ok()?;
+        let mut looks = 0;
+        loop {
+            let link = fs::read_link(&link_path).ok()?;
+            let descriptor = Self::look(task, fd, &link_path, &link, lines)?;
+            looks += 1;
+            // It may come to be another file from one look to the next: a shell does that at every redirection.
+            if looks == LOOKS || fs::read_link(&link_path).is_ok_and(|again| again == link) {
+                return Some(descriptor);
+            }
+        }
+    }
+
+    fn look(task: &Path, fd: i32, link_path: &Path, link: &Path, lines: &mut Lines) -> Option<Self> {
         let mut descriptor = Self::from_link(fd, link.as_os_str().as_bytes());
         // The size of what has no name is of no interest, and a stat of it one system call more for each descriptor.
         if matches!(descriptor.kind, Kind::Unknown | Kind::Memfd) {
-            descriptor.status = match FileStatus::read(&link_path) {
+            descriptor.status = match FileStatus::read(link_path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
                 status => status.ok(),
             };
@@ -207,7 +222,7 @@ impl Descriptor {
         }
         // An epoll instance names what it watches by inode, and a pidfd has one of its own.
         if matches!(&descriptor.kind, Kind::Anonymous(name) if name == "eventpoll" || name == "pidfd") {
-            descriptor.inode = FileStatus::read(&link_path).map_or(0, |status| status.inode);
+            descriptor.inode = FileStatus::read(link_path).map_or(0, |status| status.inode);
         }
         let taken = lines.each(task.join(format!("fdinfo/{fd}")), |line| descriptor.take(line));
         taken.ok()?;
