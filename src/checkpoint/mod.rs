@@ -14,6 +14,7 @@
 //! | CRIU kills the tree | DIR whole, without sums |
 //! | [`Record::write`] with sums | DIR whole |
 
+mod container;
 mod directory;
 #[cfg(test)]
 mod fixture;
@@ -42,9 +43,14 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
+pub use self::container::{
+    ImagesKind, NetworkKind, RecordedContainer, RecordedEntry, RecordedFile, RecordedInterface, RecordedNamespace,
+    RecordedTmpfs,
+};
 use self::directory::Directory;
 pub use self::host::{RecordedCpu, RecordedHost};
 pub use self::manifest::{Difference, DifferenceKind, Manifest, OutsideFile, Seen, Use};
+pub use self::names::CONTAINER_FILES;
 pub use self::options::RecordedOptions;
 pub use self::partial::{Flush, Partial, Step};
 pub use self::record::{RECORD_NAME, RECORD_VERSION, Record, RecordedLock, RecordedStatistics};

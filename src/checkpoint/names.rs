@@ -10,8 +10,12 @@ pub(super) const FILES: &str = "files";
 /// Where the content of files with a link remap is kept.
 pub(super) const REMAPS: &str = "remaps";
 
+/// What is kept with the checkpoint of a container: its bundle's configuration, its runtime's note about it, and where its
+/// standard streams led, as runc and crun write it.
+pub const CONTAINER_FILES: [&str; 3] = ["config.json", "state.json", "descriptors.json"];
+
 /// Names of CRIU, runc and crr that do not end in `.img` or `.log`.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 14] = [
     super::record::RECORD_NAME,
     "crr.json.new",
     FILES,
@@ -20,6 +24,8 @@ const OTHERS: [&str; 12] = [
     "stats-restore",
     "irmap-cache",
     "parent",
+    "config.json",
+    "state.json",
     "descriptors.json",
     "lazy-pages.socket",
     "streamer-capture.sock",

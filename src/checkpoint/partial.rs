@@ -156,6 +156,17 @@ impl Partial {
         self.stage == Stage::Published
     }
 
+    /// Writes a file of mode 0600 beside the images, one of [`CONTAINER_FILES`](super::CONTAINER_FILES).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it is there already or cannot be written.
+    pub fn add(&self, name: &str, content: &[u8]) -> Result<()> {
+        use std::io::Write as _;
+
+        let written = self.directory.create(OsStr::new(name)).and_then(|mut file| file.write_all(content));
+        written.map_err(Error::io("write", self.directory.path_of(name)))
+    }
+
     /// Makes the checkpoint DIR: with [`Flush::Disk`] all of it is on the disk first, and the rename is before this returns.
     /// `at` is told of each step.
     ///

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::container::RecordedContainer;
 use super::directory::Directory;
 use super::host::RecordedHost;
 use super::manifest::Manifest;
@@ -46,6 +47,9 @@ pub struct Record {
     /// The sets of cgroups that its tasks were in; a task names one by its place here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cgroups: Vec<Vec<RecordedCgroup>>,
+    /// The container that the tree was; absent for a plain one. DIR then holds [`CONTAINER_FILES`](super::CONTAINER_FILES) too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<RecordedContainer>,
     /// The network lock that CRIU left in place for this checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_lock: Option<RecordedLock>,

@@ -9,7 +9,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{Hash, Request, WithFiles};
 use crate::checkpoint::{
-    Flush, Manifest, Partial, Record, RecordedHost, RecordedLock, RecordedOptions, RecordedTask, Remaps, Step, Sums,
+    Flush, Manifest, Partial, Record, RecordedContainer, RecordedHost, RecordedLock, RecordedOptions, RecordedTask,
+    Remaps, Step, Sums,
 };
 use crate::error::{Error, Result};
 use crate::host::netlock::{Connection, Entry, Ledger};
@@ -47,10 +48,18 @@ pub(super) struct Commit {
     /// The note about the lock that stays, which `crr check` and `crr unlock` go by.
     pub(super) lock: Option<Entry>,
     pub(super) complaints: Vec<String>,
+    container: Option<RecordedContainer>,
+    /// Those that come with it, until they are written.
+    companions: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Commit {
-    pub(super) fn new(partial: Partial, request: &Request, options: RecordedOptions, criu: Version) -> Result<Self> {
+    pub(super) fn new(
+        partial: Partial,
+        request: &mut Request,
+        options: RecordedOptions,
+        criu: Version,
+    ) -> Result<Self> {
         let path = partial.partial_path();
         let directory = clone(partial.as_fd(), &path)?;
         let images = Images::from_directory(directory, path);
@@ -81,12 +90,17 @@ impl Commit {
             held: None,
             lock: None,
             complaints: Vec::new(),
+            container: request.container.take(),
+            companions: std::mem::take(&mut request.files),
         })
     }
 
     /// What does not need the tree to stand still: for the time in which CRIU looks at the kernel.
     pub(super) fn prepare(&mut self) -> Result<()> {
         self.host = Some(RecordedHost::here(self.criu.to_string())?);
+        for (name, content) in std::mem::take(&mut self.companions) {
+            self.partial.add(name, &content)?;
+        }
         Ok(())
     }
 
@@ -123,6 +137,7 @@ impl Commit {
     fn describe(&mut self) -> Result<Record> {
         let host = self.host.take().ok_or(Error::Bug { what: "described before it was prepared" })?;
         let mut record = Record::new(self.options.clone(), host);
+        record.container = self.container.take();
         let kept = self.files.take();
         let (images, root, held) = (&self.images, &self.root, self.held);
         // Beside each other: of a large tree each takes as long as the other, and the tree may be standing still.

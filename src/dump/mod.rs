@@ -15,6 +15,7 @@
 //! With [`Afterwards::KeepRunning`](crate::request::Afterwards::KeepRunning) nothing is flushed while the tree stands still:
 //! `post-dump` is answered as soon as the remaps are kept, and DIR appears afterwards.
 
+mod attendant;
 mod commit;
 mod failed;
 mod plan;
@@ -26,11 +27,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::checkpoint::{Flush, Trust};
+use crate::checkpoint::{Flush, RecordedContainer, Trust};
 use crate::preflight;
 use crate::request::DumpOptions;
 use crate::swrk::Watch;
 
+pub(crate) use attendant::Attendant;
 pub use failed::Failed;
 pub use plan::{Plan, Room, plan};
 pub use run::dump;
@@ -102,6 +104,13 @@ pub struct Request {
     pub trust: Trust,
     /// How long CRIU may owe an answer.
     pub watch: Watch,
+    /// What the tree is besides a tree, for crr.json.
+    pub(crate) container: Option<RecordedContainer>,
+    /// Files that go into the checkpoint beside the images (mode 0600), by name: those of
+    /// [`CONTAINER_FILES`](crate::checkpoint::CONTAINER_FILES) only.
+    pub(crate) files: Vec<(&'static str, Vec<u8>)>,
+    /// Somebody who is asked at events.
+    pub(crate) attendant: Option<Box<dyn Attendant>>,
 }
 
 impl Request {
@@ -120,6 +129,9 @@ impl Request {
             with_files: WithFiles::default(),
             trust: Trust::owners(),
             watch: Watch::default(),
+            container: None,
+            files: Vec::new(),
+            attendant: None,
         }
     }
 }

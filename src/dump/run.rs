@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::commit::Commit;
 use super::salvage::Salvage;
-use super::{Failed, Plan, Progress, Report, Request, Room, Stage, micros};
+use super::{Attendant, Failed, Plan, Progress, Report, Request, Room, Stage, micros};
 use crate::checkpoint::{Partial, RecordedOptions, room};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
@@ -59,7 +59,8 @@ pub async fn dump(
     let afterwards = request.options.afterwards;
     let log = request.options.log.file.clone();
     let hash = request.hash;
-    let commit = Commit::new(partial, &request, recorded, plan.version)?;
+    let attendant = request.attendant.take();
+    let commit = Commit::new(partial, &mut request, recorded, plan.version)?;
     let mut run = Run {
         commit: Some(commit),
         tree,
@@ -69,6 +70,7 @@ pub async fn dump(
         written_bytes: 0,
         complaints: Vec::new(),
         salvage: None,
+        attendant,
     };
 
     let driven = run.drive(session, request, &mut interrupt, |stage, written_bytes| {
@@ -115,6 +117,7 @@ struct Run {
     written_bytes: u64,
     complaints: Vec<String>,
     salvage: Option<Salvage>,
+    attendant: Option<Box<dyn Attendant>>,
 }
 
 impl Run {
@@ -191,6 +194,10 @@ impl Run {
             let Some(event) = event else { return Ok(()) };
             let is_last_chance = *event.kind() == EventKind::PostDump;
             pause(event.kind().name());
+            if let Some(attendant) = self.attendant.as_mut().filter(|_| is_attended(event.kind())) {
+                // The event, dropped, is refused.
+                attendant.attend(event.kind())?;
+            }
             if is_last_chance {
                 progress(Stage::Publish, self.written_bytes);
                 // Handing it to another thread takes longer than the look whether there is anything to do.
@@ -289,6 +296,10 @@ impl Run {
         failed.left = left;
         Box::new(failed)
     }
+}
+
+fn is_attended(event: &EventKind) -> bool {
+    matches!(event, EventKind::QueryExtFiles | EventKind::PostDump)
 }
 
 /// A step that panicked has taken the checkpoint with it.

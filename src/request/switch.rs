@@ -83,6 +83,8 @@ switches! {
         AutoDedup = "auto-dedup" => set_auto_dedup,
         /// Paths of watched inodes are always searched for.
         ForceIrmap = "force-irmap" => set_force_irmap,
+        /// The master side of a terminal that the tree has only the other side of is left to whoever restores it.
+        OrphanPtsMaster = "orphan-pts-master" => set_orphan_pts_master,
         /// Memory stays here and is served on demand: post-copy.
         LazyPages = "lazy-pages" => set_lazy_pages,
         /// CRIU runs without root's capabilities.

@@ -115,6 +115,7 @@ fn counterpart(switch: DumpSwitch) -> Option<RestoreSwitch> {
         DumpSwitch::Unprivileged => Some(RestoreSwitch::Unprivileged),
         DumpSwitch::SkipInFlight
         | DumpSwitch::EvasiveDevices
+        | DumpSwitch::OrphanPtsMaster
         | DumpSwitch::TrackMem
         | DumpSwitch::AutoDedup
         | DumpSwitch::ForceIrmap
