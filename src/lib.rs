@@ -16,6 +16,7 @@
 //!
 //! Everything async needs a tokio runtime with I/O and time enabled; one thread is enough.
 
+pub mod arena;
 pub mod checkpoint;
 pub mod criu;
 pub mod dump;

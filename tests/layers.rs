@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["request", "event", "images", "log"],
     &["operation"],
     &["host", "process"],
+    &["arena"],
     &["criu"],
     &["checkpoint"],
     &["preflight", "readiness"],

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::suitability::Verdict;
+use crate::arena::FeatureCache;
 use crate::error::{Error, Result};
 use crate::host::{KernelRelease, RuntimeDirectory};
 use crate::request::Version;
@@ -40,9 +41,22 @@ impl Identity {
         })
     }
 
+    /// Where what this CRIU finds out about this kernel is kept until the next boot.
+    pub fn features(&self) -> FeatureCache {
+        let mut about = blake3::Hasher::new();
+        about.update(&serde_json::to_vec(self).unwrap_or_default());
+        // Where the cache is needed, /run is not emptied by a boot.
+        about.update(&std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
+        FeatureCache::new(RuntimeDirectory::default(), self.name("kdat"), *about.finalize().as_bytes())
+    }
+
     fn file_name(&self) -> String {
+        self.name("json")
+    }
+
+    fn name(&self, extension: &str) -> String {
         let digest = blake3::hash(self.path.as_os_str().as_encoded_bytes()).to_hex();
-        format!("criu-{}.json", &digest[..16])
+        format!("criu-{}.{extension}", &digest[..16])
     }
 }
 

@@ -37,6 +37,12 @@ impl RuntimeDirectory {
     /// Reads the JSON file `name`. One that is absent, foreign, too large or damaged counts as absent: nothing here is worth
     /// more than the time to find it out again.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&self.read_bytes(name, FILE_LIMIT)?).ok()
+    }
+
+    /// Reads the file `name` as it is, if it is no larger than `limit` and as private as any here. An empty one counts as
+    /// absent.
+    pub fn read_bytes(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
         if !is_private(&self.path.symlink_metadata().ok()?) {
             return None;
         }
@@ -44,12 +50,12 @@ impl RuntimeDirectory {
         options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(self.path.join(name)).ok()?;
         let metadata = file.metadata().ok()?;
-        if !metadata.is_file() || !is_private(&metadata) || metadata.len() > FILE_LIMIT {
+        if !metadata.is_file() || !is_private(&metadata) || metadata.len() > limit {
             return None;
         }
-        let mut text = Vec::new();
-        file.take(FILE_LIMIT).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes).ok()?;
+        (!bytes.is_empty()).then_some(bytes)
     }
 
     /// Writes the JSON file `name`: whole or not at all.
@@ -57,12 +63,19 @@ impl RuntimeDirectory {
     /// # Errors
     /// [`Error::Io`] if the directory cannot be made or is not private to this user, or the file cannot be written.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        self.write_bytes(name, &serde_json::to_vec(value).unwrap_or_default())
+    }
+
+    /// Writes the file `name`: whole or not at all.
+    ///
+    /// # Errors
+    /// As [`RuntimeDirectory::write`].
+    pub fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.make()?;
         let path = self.path.join(name);
         // Two writers of one name each have a file of their own; the last rename wins.
         let partial = self.path.join(format!(".{name}.{}", std::process::id()));
-        let written = write_new(&partial, &serde_json::to_vec(value).unwrap_or_default())
-            .and_then(|()| std::fs::rename(&partial, &path));
+        let written = write_new(&partial, bytes).and_then(|()| std::fs::rename(&partial, &path));
         written.map_err(|source| {
             let _ = std::fs::remove_file(&partial);
             Error::Io { attempt: "write", path, source }
@@ -92,7 +105,8 @@ impl RuntimeDirectory {
             .collect()
     }
 
-    fn make(&self) -> Result<()> {
+    /// Makes the directory, if it is not there.
+    pub(crate) fn make(&self) -> Result<()> {
         match DirBuilder::new().mode(0o700).create(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(Error::Io { attempt: "make the directory", path: self.path.clone(), source });

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -44,12 +45,20 @@ pub struct Launch {
     pub stdin: Stdin,
     /// The file mode creation mask. CRIU would write memory pages that anyone may read.
     pub umask: u32,
+    /// The mount namespace, if not the caller's; the binary must be reachable there. CRIU starts in its root directory.
+    pub mount_namespace: Option<Arc<OwnedFd>>,
 }
 
 impl Launch {
     /// Starts `binary` in a process group of its own with `/dev/null` as standard input and the umask 077.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), group: Group::default(), stdin: Stdin::default(), umask: 0o077 }
+        Self {
+            binary: binary.into(),
+            group: Group::default(),
+            stdin: Stdin::default(),
+            umask: 0o077,
+            mount_namespace: None,
+        }
     }
 
     /// Starts CRIU with `socket`, its end of the pair, and `inherited` open; both keep their numbers there.
@@ -74,16 +83,21 @@ impl Launch {
             command.process_group(0);
         }
         let umask = self.umask;
+        let namespace = self.mount_namespace.clone();
         // SAFETY: `prepare_child` makes system calls only: it neither allocates nor takes a lock, as is required between fork
         // and exec, and `keep` was built before the fork.
-        unsafe { command.pre_exec(move || prepare_child(&keep, umask)) };
+        unsafe { command.pre_exec(move || prepare_child(&keep, umask, namespace.as_deref())) };
         command.spawn().map_err(|source| Error::Spawn { binary: self.binary.clone(), source })
         // `socket`, the child's end, is closed here: without this CRIU's death would not be seen as an end of file.
     }
 }
 
-/// Runs in the child, before exec: closes (at exec) all but `keep`, and gives every signal its default disposition.
-fn prepare_child(keep: &[RawFd], umask: u32) -> io::Result<()> {
+/// Runs in the child, before exec: enters its mount namespace, closes (at exec) all but `keep`, and gives every signal its
+/// default disposition.
+fn prepare_child(keep: &[RawFd], umask: u32, namespace: Option<&OwnedFd>) -> io::Result<()> {
+    if let Some(namespace) = namespace {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNS)?;
+    }
     // SAFETY: plain system calls on integers; a failure of close_range (Linux < 5.11) leaves descriptors that are close-on-exec
     // from birth anyway, as far as this crate made them.
     unsafe {

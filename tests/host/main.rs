@@ -17,6 +17,7 @@ mod victim;
 mod world;
 
 mod abandoned;
+mod arena;
 mod bad_input;
 mod cgroups;
 mod damaged;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
     world::enter();
     let mut trials = Vec::new();
     trials.extend(trees::trials());
+    trials.extend(arena::trials());
     trials.extend(network::trials());
     trials.extend(terminal::trials());
     trials.extend(cgroups::trials());

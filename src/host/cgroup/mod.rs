@@ -101,6 +101,16 @@ pub fn settle(layout: &Layout, pid: i32, recorded: Option<&Membership>, name: &s
     Settled { place: Place::Unmoved, failures }
 }
 
+/// Moves a whole process, such as CRIU's worker before it restores, into the cgroups at these directories: one for each
+/// hierarchy. Blocks for some 10 ms.
+///
+/// # Errors
+/// [`Error::Io`] about the first that is not there or that the kernel refuses; it is in those before then.
+pub fn enter(pid: i32, directories: &[PathBuf]) -> Result<()> {
+    let enter = |directory: &PathBuf| put(pid, directory).map_err(Error::io("move a process to the cgroup", directory));
+    directories.iter().try_for_each(enter)
+}
+
 impl Layout {
     /// Moves `pid` into the cgroups of `membership`, where it is not there already: that takes some 10 ms. Nothing is moved
     /// unless each of them exists here.
