@@ -71,7 +71,7 @@ impl FeatureCache {
         let options = TmpfsOptions { data: "mode=755,size=4m".into(), ..TmpfsOptions::default() };
         mount::tmpfs(Path::new(RUN), &options)?;
         match fill(&old, known.as_deref()) {
-            Ok(run) => Ok(Some(Loaded { cache: self, run, known })),
+            Ok(run) => Ok(Some(Loaded { cache: self, run, was_known: known.is_some(), known })),
             Err(_) => {
                 // A /run as it is not known here. The operation takes longer, that is all.
                 umount2(RUN, MntFlags::MNT_DETACH).map_err(|errno| Error::io("unmount", RUN)(errno.into()))?;
@@ -88,11 +88,12 @@ pub(super) struct Loaded {
     /// The tmpfs.
     run: OwnedFd,
     known: Option<Vec<u8>>,
+    was_known: bool,
 }
 
 impl Loaded {
     pub(super) fn was_known(&self) -> bool {
-        self.known.is_some()
+        self.was_known
     }
 
     /// Keeps what CRIU has written, if that is something else than what it was given.

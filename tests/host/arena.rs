@@ -3,22 +3,29 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Instant;
 
 use crr::arena::{Arena, FeatureCache, PLACE, Plan, TmpfsOptions};
 use crr::host::RuntimeDirectory;
-use libtest_mimic::Trial;
+use crr::operation::Session;
+use crr::swrk::Launch;
+use libtest_mimic::{Failed, Trial};
 use rustix::fs::OFlags;
 
-use crate::need::Need;
+use crate::need::{self, Need};
 use crate::{Outcome, ensure, test};
 
 const NEEDS: &[Need] = &[Need::Root, Need::Netns];
+
+const CRIU: &[Need] = &[Need::Root, Need::Criu, Need::Netns];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         test("arena::what_is_planned_is_mounted_there_and_nowhere_else", NEEDS, planned),
         test("arena::run_is_a_tmpfs_there_and_shows_what_it_showed", NEEDS, run),
+        test("arena::criu_finds_there_what_it_found_out_before", CRIU, features),
         test("arena::what_cannot_be_mounted_is_an_error_and_leaves_nothing", NEEDS, refused),
         test("arena::an_arena_takes_a_millisecond", NEEDS, time),
     ]
@@ -108,6 +115,53 @@ fn run() -> Outcome {
     Ok(())
 }
 
+fn features() -> Outcome {
+    let scratch = tempfile::tempdir()?;
+    let kept = RuntimeDirectory::at(scratch.path().join("kept"));
+    let criu = need::criu().ok_or("no CRIU")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Has CRIU look at the kernel; gives the inode of its cache before and after, and how long it took.
+    let ask = || -> Result<_, Failed> {
+        let mut plan = Plan::new();
+        plan.features(FeatureCache::new(kept.clone(), "some.kdat", [7; 32]));
+        let mut arena = Arena::new(plan)?;
+        let inode = |arena: &Arena| {
+            arena.open("/run/criu.kdat", OFlags::PATH).ok().map(|fd| Ok(File::from(fd).metadata()?.ino()))
+        };
+        let before: Option<Result<u64, Failed>> = inode(&arena);
+        let mut launch = Launch::new(&criu);
+        launch.mount_namespace = Some(arena.namespace());
+        let began = Instant::now();
+        runtime.block_on(async { Session::start(&launch)?.features().await })?;
+        let took = began.elapsed();
+        let after = inode(&arena);
+        arena.keep_features()?;
+        Ok((arena.had_features(), before.transpose()?, after.transpose()?, took))
+    };
+    let (had, before, after, slow) = ask()?;
+    if had.is_none() {
+        return Ok(());
+    }
+    ensure!(had == Some(false) && before.is_none(), "nothing was known yet: {had:?} {before:?}");
+    ensure!(after.is_some(), "CRIU did not keep what it found out");
+    let (had, before, after, fast) = ask()?;
+    println!("CRIU's start and look at the kernel: {slow:?}, with its cache {fast:?}");
+    ensure!(had == Some(true) && before.is_some(), "what CRIU found out was not kept");
+    ensure!(before == after, "CRIU did not believe its cache");
+    ensure!(fast < slow, "with its cache CRIU took {fast:?}, without {slow:?}");
+
+    // What CRIU cannot use it replaces.
+    let path = scratch.path().join("kept/some.kdat");
+    let sound = fs::read(&path)?;
+    fs::write(&path, &sound[..sound.len() - 8])?;
+    let (had, before, after, _) = ask()?;
+    ensure!(had == Some(true) && before != after, "CRIU believes a damaged cache");
+    ensure!(fs::read(&path)?.len() == sound.len(), "what replaces it was not kept");
+    ensure!(fs::metadata(&path)?.mode() & 0o777 == 0o600, "others may read or write it");
+    ensure!(!Path::new("/run/criu.kdat").exists(), "a cache was put where no boot removes it");
+    Ok(())
+}
+
 fn refused() -> Outcome {
     let before = mounts();
     let mut plan = Plan::new();
@@ -130,7 +184,7 @@ fn time() -> Outcome {
             let place = crr::arena::place(&format!("tmpfs-{index}"));
             plan.directory(&place, 0o700).tmpfs(place, TmpfsOptions::default());
         }
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let arena = Arena::new(plan)?;
         let made = began.elapsed();
         let _ = arena.namespace().as_fd();
