@@ -116,6 +116,17 @@ fn text(file: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Runs a command to its end whose streams are given. What descends from it may keep them.
+pub(crate) fn run_on_streams(command: &mut Command, streams: [Stdio; 3], limit: Duration) -> Result<Ran, Failed> {
+    let [stdin, stdout, stderr] = streams;
+    spawning::own_session(command);
+    let child = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn();
+    let child = child.map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
+    // The streams of the caller, which the command holds for its next start, must not stay open.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Running { child, stdout: tempfile::tempfile()?, stderr: tempfile::tempfile()? }.end(limit)
+}
+
 /// The `crr` command under test, its arguments not yet given.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_crr"));
@@ -199,7 +210,7 @@ pub(crate) fn criu_on<S: AsRef<OsStr>>(
 }
 
 /// The first errors of a CRIU log that say something.
-fn decisive(log: &str) -> String {
+pub(crate) fn decisive(log: &str) -> String {
     const EMPTY: [&str; 5] =
         ["RLIMIT_NOFILE for self", "Dumping FAILED", "Restoring FAILED", "failed with -1", "Can't setup RLIMIT"];
     log.lines()

@@ -20,6 +20,7 @@ mod abandoned;
 mod arena;
 mod bad_input;
 mod cgroups;
+mod container;
 mod damaged;
 mod hit_table;
 mod interop;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
     trials.extend(parent_death::trials());
     trials.extend(words::trials());
     trials.extend(leftovers::trials());
+    trials.extend(container::trials());
     trials.extend(hit_table::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs::remove();

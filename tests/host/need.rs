@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::container::{Runtime, no_busybox, no_cgroup2};
 use crate::world;
 
 /// One thing a test needs.
@@ -35,6 +36,12 @@ pub(crate) enum Need {
     Cgroups,
     /// The kernel's own threads, which are not seen from within a PID namespace.
     KernelThreads,
+    /// A busybox that needs no libraries.
+    Busybox,
+    /// The unified hierarchy of cgroups.
+    Cgroup2,
+    /// A container runtime: see tools/setup-runtimes.
+    Runtime(Runtime),
 }
 
 impl fmt::Display for Need {
@@ -51,6 +58,9 @@ impl fmt::Display for Need {
             Self::Nft => "nft",
             Self::Cgroups => "cgroups",
             Self::KernelThreads => "kernel-threads",
+            Self::Busybox => "busybox",
+            Self::Cgroup2 => "cgroup2",
+            Self::Runtime(runtime) => runtime.name(),
         })
     }
 }
@@ -74,6 +84,9 @@ impl Need {
             Self::KernelThreads => {
                 kernel_thread().is_none().then(|| "no kernel thread is to be seen: this is a PID namespace".into())
             }
+            Self::Busybox => no_busybox(),
+            Self::Cgroup2 => no_cgroup2(),
+            Self::Runtime(runtime) => runtime.unmet(),
         }
     }
 
@@ -105,7 +118,8 @@ pub(crate) fn criu() -> Option<PathBuf> {
         .find(|path| runs(Command::new(path).arg("--version")))
 }
 
-fn runs(command: &mut Command) -> bool {
+/// Whether a command ends well; what it says is thrown away.
+pub(crate) fn runs(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -1,0 +1,33 @@
+//! Containers of runc and crun. A test makes a [`bed::Bed`] for one runtime, a bundle in it, and runs it:
+//!
+//! ```ignore
+//! let bed = Bed::new(Runtime::Runc11)?;
+//! let output = Output::new()?;
+//! let bundle = bed.bundle("bundle")?; // counts, ten numbers a second
+//! let container = bed.run_on("counter", &bundle, &output)?;
+//! output.await_numbers(3)?;
+//! // crr dump --container container.id() --runtime-root bed.root() --dir bed.path("images"), then with `output.run`:
+//! // crr restore --container bed.id("again") …
+//! bed.container("again").obeys_its_runtime(&output)?;
+//! ```
+//!
+//! Whatever is left of the containers goes when the bed is dropped.
+
+mod bed;
+mod bundle;
+mod output;
+mod runtime;
+mod snapshot;
+mod unified;
+
+mod runtimes;
+
+use libtest_mimic::Trial;
+
+pub(crate) use bundle::no_busybox;
+pub(crate) use runtime::Runtime;
+pub(crate) use unified::unmet as no_cgroup2;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    runtimes::trials()
+}
