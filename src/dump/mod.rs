@@ -77,6 +77,17 @@ pub enum WithFiles {
     Keep,
 }
 
+/// Where CRIU runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mounts {
+    /// In the mount namespace of crr, which is that of the tree.
+    #[default]
+    Shared,
+    /// In one of its own, for a tree with a mount namespace of its own. There it finds what is known about the kernel, which
+    /// it else has to look at anew where `/run` is no tmpfs.
+    Private,
+}
+
 /// What is to be dumped, where to, and how.
 #[derive(Debug)]
 pub struct Request {
@@ -104,6 +115,10 @@ pub struct Request {
     pub trust: Trust,
     /// How long CRIU may owe an answer.
     pub watch: Watch,
+    /// Where CRIU runs.
+    pub(crate) mounts: Mounts,
+    /// What the caller has found out about the tree: comes into the report of the preflight.
+    pub(crate) found: Vec<preflight::Finding>,
     /// What the tree is besides a tree, for crr.json.
     pub(crate) container: Option<RecordedContainer>,
     /// Files that go into the checkpoint beside the images (mode 0600), by name: those of
@@ -129,6 +144,8 @@ impl Request {
             with_files: WithFiles::default(),
             trust: Trust::owners(),
             watch: Watch::default(),
+            mounts: Mounts::default(),
+            found: Vec::new(),
             container: None,
             files: Vec::new(),
             attendant: None,

@@ -1,13 +1,14 @@
 //! What will be done: the preflight's findings and the options they lead to.
 
 use std::path::PathBuf;
-use std::thread;
 
 use serde::Serialize;
 
-use super::{Auto, Judge, Request};
-use crate::criu::{Chosen, InetSockets, Search};
+use super::{Auto, Judge, Mounts, Request};
+use crate::arena::{self, Arena};
+use crate::criu::{Chosen, Identity, InetSockets, Search};
 use crate::error::{Error, Result};
+use crate::host::KernelRelease;
 use crate::host::netlock::nf_tables_works;
 use crate::operation::Session;
 use crate::preflight::{self, Circumstances, Intent, Level, Verdict};
@@ -47,24 +48,31 @@ pub enum Room {
 /// [`Error::NoSuchProcess`] when there is no such tree, [`Error::Spawn`] and the like when there is no CRIU that works. What
 /// the preflight finds is no error here: see [`Plan::verdict`].
 pub async fn plan(request: &Request, room: Room) -> Result<Plan> {
-    let (plan, _session) = look(request, room).await?;
-    Ok(plan)
+    Ok(look(request, room).await?.plan)
 }
 
 /// The plan, and CRIU started meanwhile.
-pub(super) async fn look(request: &Request, room: Room) -> Result<(Plan, Session)> {
+pub(super) struct Looked {
+    pub(super) plan: Plan,
+    pub(super) session: Session,
+    /// Where CRIU was started.
+    pub(super) arena: Option<Arena>,
+}
+
+/// Looks, while CRIU starts.
+pub(super) async fn look(request: &Request, room: Room) -> Result<Looked> {
     let pid = request.options.pid;
     let search = Search::new(request.criu.clone(), std::env::var_os("PATH").as_deref());
     let mut chosen = search.choose(InetSockets::Unknown).await?;
     // CRIU starts while the tree is being looked at.
-    let mut session = start(&chosen, request)?;
+    let (mut session, mut arena) = start(&chosen, request)?;
     let looking = (request.judge == Judge::Preflight).then(|| {
         let intent = intent(request, room);
         let circumstances = Circumstances::here(Some(chosen.version));
-        thread::spawn(move || preflight::examine(pid, &intent, &circumstances))
+        tokio::task::spawn_blocking(move || preflight::examine(pid, &intent, &circumstances))
     });
     let report = match looking {
-        Some(looking) => Some(looking.join().map_err(|_| Error::Bug { what: "the preflight panicked" })??),
+        Some(looking) => Some(looking.await.map_err(|_| Error::Bug { what: "the preflight panicked" })??),
         // Not even that the root exists has been looked at yet.
         None => Expected::now(pid).map(|_| None).ok_or(Error::NoSuchProcess { pid })?,
     };
@@ -77,27 +85,42 @@ pub(super) async fn look(request: &Request, room: Room) -> Result<(Plan, Session
     let suited = search.choose(sockets).await?;
     if suited.binary != chosen.binary {
         chosen = suited;
-        session = start(&chosen, request)?;
+        (session, arena) = start(&chosen, request)?;
     }
     let turned_on = match &report {
         Some(report) if request.auto == Auto::On => report.needs.arguments(),
         _ => Vec::new(),
     };
     let Chosen { binary: criu, version, .. } = chosen;
-    Ok((Plan { pid, dir: request.dir.clone(), criu, version, preflight: report, turned_on }, session))
+    let plan = Plan { pid, dir: request.dir.clone(), criu, version, preflight: report, turned_on };
+    Ok(Looked { plan, session, arena })
 }
 
-fn start(criu: &Chosen, request: &Request) -> Result<Session> {
-    let mut session = Session::start(&Launch::new(&criu.binary))?;
+fn start(criu: &Chosen, request: &Request) -> Result<(Session, Option<Arena>)> {
+    let mut launch = Launch::new(&criu.binary);
+    let arena = match request.mounts {
+        Mounts::Shared => None,
+        Mounts::Private => {
+            let mut plan = arena::Plan::new();
+            if let Ok(identity) = KernelRelease::running().and_then(|kernel| Identity::of(&criu.binary, &kernel)) {
+                plan.features(identity.features());
+            }
+            Some(Arena::new(plan)?)
+        }
+    };
+    launch.mount_namespace = arena.as_ref().map(Arena::namespace);
+    let mut session = Session::start(&launch)?;
     session.watch(request.watch);
     session.assume_version(criu.version);
-    Ok(session)
+    Ok((session, arena))
 }
 
 fn intent(request: &Request, room: Room) -> Intent {
     let mut intent = Intent::of(&request.options);
     intent.automatic = request.auto == Auto::On;
     intent.ghost_limit_at_most = request.ghost_limit_at_most;
+    intent.container = request.container.is_some();
+    intent.found.clone_from(&request.found);
     intent.directory = (room == Room::Check).then(|| request.dir.clone());
     intent
 }

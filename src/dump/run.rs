@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::commit::Commit;
+use super::plan::Looked;
 use super::salvage::Salvage;
 use super::{Attendant, Failed, Plan, Progress, Report, Request, Room, Stage, micros};
+use crate::arena::Arena;
 use crate::checkpoint::{Partial, RecordedOptions, room};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
@@ -47,7 +49,7 @@ pub async fn dump(
     let begun = Instant::now();
     let mut here = Progress { stage: Stage::Preflight, written_bytes: 0, estimated_bytes: 0 };
     progress(here);
-    let (plan, session) = super::plan::look(&request, Room::Check).await?;
+    let Looked { plan, session, arena } = super::plan::look(&request, Room::Check).await?;
     plan.verdict()?;
     plan.complete(&mut request.options);
     let partial = Partial::create(&request.dir, request.trust)?;
@@ -71,6 +73,7 @@ pub async fn dump(
         complaints: Vec::new(),
         salvage: None,
         attendant,
+        arena,
     };
 
     let driven = run.drive(session, request, &mut interrupt, |stage, written_bytes| {
@@ -118,6 +121,7 @@ struct Run {
     complaints: Vec<String>,
     salvage: Option<Salvage>,
     attendant: Option<Box<dyn Attendant>>,
+    arena: Option<Arena>,
 }
 
 impl Run {
@@ -148,6 +152,9 @@ impl Run {
             return Err(Error::Nonsense { attempt: "dump", what: "success without the event post-dump".into() });
         }
         pause("released");
+        if let Some(Err(error)) = self.arena.as_mut().map(Arena::keep_features) {
+            self.complaints.push(format!("what CRIU found out about the kernel is not kept: {error}"));
+        }
         if self.afterwards == Afterwards::KeepRunning {
             self.blocking(Commit::publish).await?;
         }

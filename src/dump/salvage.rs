@@ -20,7 +20,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::host::netlock::{Connection, Lock, LockWatch, Locks, Owner};
 use crate::process::{Connections, Expected, Namespaces, Repaired};
-use crate::request::{DumpOptions, DumpSwitch, Tcp};
+use crate::request::{DumpOptions, DumpSwitch, NetworkLock, Tcp};
 
 /// How long the thread may take to put sockets right after CRIU's end.
 const REPAIR: Duration = Duration::from_secs(5);
@@ -64,7 +64,8 @@ impl Salvage {
     /// Looks at the tree, and waits for CRIU's end from here on.
     pub(super) fn prepare(criu: i32, tasks: &[Expected], options: &DumpOptions) -> Self {
         // In a network namespace of the tree's own CRIU locks everything, whatever it holds.
-        let is_locked = options.tcp == Tcp::Established || foreign_network(tasks).is_some();
+        let is_skipped = options.network_lock == Some(NetworkLock::Skip);
+        let is_locked = options.tcp == Tcp::Established || (!is_skipped && foreign_network(tasks).is_some());
         let network = is_locked.then(|| Network::prepare(criu, tasks));
         let names = options.switches.contains(&DumpSwitch::LinkRemap).then(|| names(tasks));
         Self { criu, tasks: tasks.to_vec(), network, names }

@@ -108,12 +108,8 @@ fn listing(socket: &Socket, request: u16, header: usize, mut take: impl FnMut(u1
 
 fn link(body: &[u8]) -> Option<Link> {
     let flags = word(body, 8)?;
-    let mut link = Link {
-        index: word(body, 4)?,
-        up: flags & IFF_UP != 0,
-        loopback: flags & IFF_LOOPBACK != 0,
-        ..Link::default()
-    };
+    let mut link =
+        Link { index: word(body, 4)?, up: flags & IFF_UP != 0, loopback: flags & IFF_LOOPBACK != 0, ..Link::default() };
     for (kind, value) in attributes(body.get(LINK_HEADER..)?) {
         match kind {
             IFLA_ADDRESS => {

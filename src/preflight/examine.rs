@@ -57,6 +57,7 @@ pub fn examine_tree(tree: &Tree, intent: &Intent, circumstances: &Circumstances)
         connections: Vec::new(),
         ghost_bytes: 0,
     };
+    intent.found.iter().for_each(|finding| examination.findings.put(finding.clone()));
     tasks::look(&mut examination);
     sessions::look(&mut examination);
     terminals::look(&mut examination);

@@ -55,7 +55,7 @@ impl Findings {
         });
     }
 
-    fn put(&mut self, finding: Finding) {
+    pub(super) fn put(&mut self, finding: Finding) {
         let key = (finding.id, finding.what.clone());
         if let Some(index) = self.index.get(&key) {
             let pids = &mut self.list[*index].pids;

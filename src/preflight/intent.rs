@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::report::Finding;
 use crate::request::{Afterwards, DumpOptions, DumpSwitch, Tcp};
 
 /// The largest ghost limit that crr turns on by itself: 64 MiB.
@@ -31,6 +32,10 @@ pub struct Intent {
     pub automatic: bool,
     /// Whether the user knows of uprobes and wants them left out.
     pub allow_uprobes: bool,
+    /// Whether the tree is a container: its restore gives it its root file system, and mounts what was named external.
+    pub container: bool,
+    /// What the caller has found out already: it comes into the report with the rest.
+    pub found: Vec<Finding>,
     /// Where the images go, for its free space. The directory itself need not exist yet.
     pub directory: Option<PathBuf>,
 }
@@ -48,6 +53,8 @@ impl Default for Intent {
             afterwards: Afterwards::Kill,
             automatic: true,
             allow_uprobes: false,
+            container: false,
+            found: Vec::new(),
             directory: None,
         }
     }

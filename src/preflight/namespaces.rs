@@ -39,7 +39,7 @@ fn look_at_root(examination: &mut Examination<'_>) {
             "the dump passes, but it cannot be restored: the new user namespace may not open crr's /proc",
         );
     }
-    if differs("mnt") {
+    if differs("mnt") && !examination.intent.container {
         examination.findings.warn(
             "mount-namespace",
             root.pid(),
