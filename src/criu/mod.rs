@@ -5,12 +5,14 @@
 
 mod features;
 mod kept;
+mod programs;
 mod search;
 mod self_test;
 mod suitability;
 
 pub use features::{Feature, FeatureState, features};
 pub use kept::{Identity, Kept, KeptFacts};
+pub use programs::programs;
 pub use search::{Candidate, Chosen, Origin, PREFIX_BINARY, Search};
 pub use self_test::{HELPER_ARGUMENT, helper, self_test};
 pub use suitability::{InetSockets, Suitability, Verdict, VerdictStep};

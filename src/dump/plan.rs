@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Auto, Judge, Mounts, Request};
 use crate::arena::{self, Arena};
-use crate::criu::{Chosen, Identity, InetSockets, Search};
+use crate::criu::{Chosen, Identity, InetSockets, Search, programs};
 use crate::error::{Error, Result};
 use crate::host::KernelRelease;
 use crate::host::netlock::nf_tables_works;
@@ -14,7 +14,7 @@ use crate::operation::Session;
 use crate::preflight::{self, Circumstances, Intent, Level, Verdict};
 use crate::process::Expected;
 use crate::request::{DumpOptions, NetworkLock, Tcp, Version};
-use crate::swrk::Launch;
+use crate::swrk::{Launch, Programs};
 
 /// What a dump would do.
 #[derive(Clone, Debug, Serialize)]
@@ -65,7 +65,11 @@ pub(super) async fn look(request: &Request, room: Room) -> Result<Looked> {
     let search = Search::new(request.criu.clone(), std::env::var_os("PATH").as_deref());
     let mut chosen = search.choose(InetSockets::Unknown).await?;
     // CRIU starts while the tree is being looked at.
-    let (mut session, mut arena) = start(&chosen, request)?;
+    let mut found = match request.judge {
+        Judge::Preflight => programs_for(request, chosen.version, is_in_other_network(pid)),
+        Judge::CriuAlone => Programs::All,
+    };
+    let (mut session, mut arena) = start(&chosen, request, found)?;
     let looking = (request.judge == Judge::Preflight).then(|| {
         let intent = intent(request, room);
         let circumstances = Circumstances::here(Some(chosen.version));
@@ -83,9 +87,13 @@ pub(super) async fn look(request: &Request, room: Room) -> Result<Looked> {
         Some(_) => InetSockets::None,
     };
     let suited = search.choose(sockets).await?;
-    if suited.binary != chosen.binary {
-        chosen = suited;
-        (session, arena) = start(&chosen, request)?;
+    let needed = match &report {
+        Some(report) => programs_for(request, suited.version, report.tree.other_network),
+        None => found,
+    };
+    if suited.binary != chosen.binary || needed != found {
+        (chosen, found) = (suited, needed);
+        (session, arena) = start(&chosen, request, found)?;
     }
     let turned_on = match &report {
         Some(report) if request.auto == Auto::On => report.needs.arguments(),
@@ -96,8 +104,33 @@ pub(super) async fn look(request: &Request, room: Room) -> Result<Looked> {
     Ok(Looked { plan, session, arena })
 }
 
-fn start(criu: &Chosen, request: &Request) -> Result<(Session, Option<Arena>)> {
-    let mut launch = Launch::new(&criu.binary);
+/// The programs that CRIU needs for a tree.
+fn programs_for(request: &Request, criu: Version, other_network: bool) -> Programs {
+    let DumpOptions { tcp, network_lock, config_file, .. } = &request.options;
+    match (config_file, &request.mounts) {
+        // It may say otherwise.
+        (Some(_), _) => Programs::All,
+        // CRIU's cache of features is kept there.
+        (None, Mounts::Private) => Programs::All,
+        (None, Mounts::Shared) => programs(*tcp, network_lock.or_else(|| better_lock(*tcp, criu)), other_network),
+    }
+}
+
+/// The lock that is used rather than CRIU's default, iptables, which runs a program per rule while the tree stands still: 60 ms
+/// and more.
+fn better_lock(tcp: Tcp, criu: Version) -> Option<NetworkLock> {
+    let is_better = tcp == Tcp::Established && criu >= Version::new(3, 16) && nf_tables_works().is_ok();
+    is_better.then_some(NetworkLock::Nftables)
+}
+
+/// Whether a process is in another network namespace than crr, as far as can be told.
+fn is_in_other_network(pid: i32) -> bool {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    network(&pid.to_string()) != network("self")
+}
+
+fn start(criu: &Chosen, request: &Request, programs: Programs) -> Result<(Session, Option<Arena>)> {
+    let mut launch = Launch { programs, ..Launch::new(&criu.binary) };
     let arena = match request.mounts {
         Mounts::Shared => None,
         Mounts::Private => {
@@ -145,11 +178,7 @@ impl Plan {
         if let Some(report) = self.preflight.as_ref().filter(|_| !self.turned_on.is_empty()) {
             report.apply(options);
         }
-        // CRIU's default, iptables, runs a program per rule while the tree stands still: 60 ms and more.
-        let matters = options.network_lock.is_none() && options.tcp == Tcp::Established;
-        if matters && self.version >= Version::new(3, 16) && nf_tables_works().is_ok() {
-            options.network_lock = Some(NetworkLock::Nftables);
-        }
+        options.network_lock = options.network_lock.or_else(|| better_lock(options.tcp, self.version));
     }
 
     /// The `crr dump` command that does this, with every option spelled out: the caller's in `given`, and those turned on.

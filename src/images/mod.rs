@@ -45,6 +45,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -263,6 +264,13 @@ impl Images {
             true => Ok((file, metadata.len())),
             false => Err(Error::Image { path: path(), source: ImageFault::NotAFile }),
         }
+    }
+
+    /// Whether a task was in a network namespace other than CRIU's: it is among the images then. `true` if nobody can tell.
+    pub fn has_network_namespace(&self) -> bool {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let Ok(mut directory) = Dir::openat(&self.directory, ".", flags, Mode::empty()) else { return true };
+        directory.iter().any(|entry| entry.map_or(true, |entry| entry.file_name().to_bytes().starts_with(b"netns-")))
     }
 
     /// Whether there is anything called `name` here, a link included.

@@ -91,6 +91,10 @@ impl Examination<'_> {
             threads: tree.tasks.iter().map(|task| task.threads.len() + 1).sum(),
             descriptors: tree.tasks.iter().map(|task| task.descriptors.len()).sum(),
             inet_sockets: tree.sockets.values().any(|socket| matches!(socket.family, Family::Inet | Family::Inet6)),
+            other_network: tree
+                .tasks
+                .iter()
+                .any(|task| task.namespaces.net != tree.own_namespaces.net && !task.is_zombie()),
             shell_job: !sessions::root_leads_its_session(tree),
         };
         Report {

@@ -113,6 +113,8 @@ pub struct TreeSummary {
     pub descriptors: usize,
     /// Whether it has TCP, UDP or raw sockets, which not every CRIU can dump on every kernel.
     pub inet_sockets: bool,
+    /// Whether a task is in another network namespace than crr.
+    pub other_network: bool,
     /// Whether the tree's session leader is outside of it: it is a job of a shell.
     pub shell_job: bool,
 }

@@ -15,7 +15,7 @@ use super::request::{Request, Verify};
 use super::subject::Subject;
 use super::work::WorkDirectory;
 use crate::checkpoint::{Checkpoint, PutBack};
-use crate::criu::{Chosen, InetSockets, Search};
+use crate::criu::{Chosen, InetSockets, Search, programs};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind};
 use crate::host::cgroup::OwnCgroup;
@@ -23,7 +23,7 @@ use crate::host::{Taken, abort_orphan, await_free};
 use crate::images::{Images, RestoreStatistics};
 use crate::operation::{Interrupt, Operation, Restored, Session, Wish, pause};
 use crate::request::{CgroupMode, DumpSwitch, ImageDirectory, RestoreOptions, RestoreSwitch, Tcp, Version};
-use crate::swrk::{Group, Launch, Reaping, Stdin, Watch};
+use crate::swrk::{Group, Launch, Programs, Reaping, Stdin, Watch};
 
 /// How long CRIU may take to notice that it is not wanted any more: it looks at its socket at events only.
 const GRACE: Duration = Duration::from_secs(10);
@@ -101,7 +101,12 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         Some(record) => {
             let is_job = is_job(&options) || record.options.switches.contains(&DumpSwitch::ShellJob);
             let chosen = search.choose(InetSockets::Unknown).await?;
-            Some((is_job, start(&chosen, is_job, &options)?, chosen.binary))
+            let found = match options.config_file {
+                // It may say otherwise.
+                Some(_) => Programs::All,
+                None => programs(record.options.tcp, record.options.network_lock, images.has_network_namespace()),
+            };
+            Some((is_job, start(&chosen, is_job, &options, found)?, chosen.binary))
         }
         None => None,
     };
@@ -114,7 +119,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let chosen = search.choose(if subject.inet { InetSockets::Some } else { InetSockets::None }).await?;
     let mut session = match early {
         Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => session,
-        _ => start(&chosen, is_job(&options), &options)?,
+        _ => start(&chosen, is_job(&options), &options, Programs::All)?,
     };
     session.watch(Watch { deadline, ..Watch::default() });
 
@@ -163,8 +168,8 @@ fn is_job(options: &RestoreOptions) -> bool {
     options.switches.contains(&RestoreSwitch::ShellJob)
 }
 
-fn start(criu: &Chosen, is_job: bool, options: &RestoreOptions) -> Result<Session> {
-    let mut launch = Launch::new(&criu.binary);
+fn start(criu: &Chosen, is_job: bool, options: &RestoreOptions, programs: Programs) -> Result<Session> {
+    let mut launch = Launch { programs, ..Launch::new(&criu.binary) };
     if is_job {
         // The job's group is to be the caller's, which holds the terminal.
         launch.group = Group::Caller;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -13,6 +13,20 @@ use crate::error::{Error, Result};
 /// The programs that CRIU starts by name (iptables-restore, ip, tar) are looked for here and nowhere else: what the caller's
 /// environment says must not choose what runs as root.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// As [`PATH`], without the places where programs for the administrator are: Debian's iptables is in /usr/sbin.
+const PATH_WITHOUT_IPTABLES: &str = "/usr/bin:/bin";
+
+/// Which programs CRIU finds by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Programs {
+    /// All.
+    #[default]
+    All,
+    /// Those of every user, hence no iptables on most hosts: where the operation needs none, CRIU would start it four times
+    /// only to find out what it can do, 10 ms in all.
+    NoIptables,
+}
 
 /// The process group that CRIU runs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +61,8 @@ pub struct Launch {
     pub umask: u32,
     /// The mount namespace, if not the caller's; the binary must be reachable there. CRIU starts in its root directory.
     pub mount_namespace: Option<Arc<OwnedFd>>,
+    /// The programs that CRIU finds.
+    pub programs: Programs,
 }
 
 impl Launch {
@@ -58,6 +74,7 @@ impl Launch {
             stdin: Stdin::default(),
             umask: 0o077,
             mount_namespace: None,
+            programs: Programs::default(),
         }
     }
 
@@ -68,11 +85,15 @@ impl Launch {
     pub(super) fn spawn(&self, socket: OwnedFd, inherited: &[BorrowedFd<'_>], stderr: &File) -> Result<Child> {
         let mut keep: Vec<RawFd> = vec![socket.as_raw_fd()];
         keep.extend(inherited.iter().map(AsRawFd::as_raw_fd));
-        let mut command = Command::new(&self.binary);
+        let path = match self.programs {
+            Programs::All => PATH,
+            Programs::NoIptables => PATH_WITHOUT_IPTABLES,
+        };
+        let mut command = command(&self.binary);
         command
             .args(["--no-default-config", "swrk", &socket.as_raw_fd().to_string()])
             .env_clear()
-            .env("PATH", PATH)
+            .env("PATH", path)
             .stdin(match self.stdin {
                 Stdin::Null => Stdio::null(),
                 Stdin::Caller => Stdio::inherit(),
@@ -89,6 +110,21 @@ impl Launch {
         unsafe { command.pre_exec(move || prepare_child(&keep, umask, namespace.as_deref())) };
         command.spawn().map_err(|source| Error::Spawn { binary: self.binary.clone(), source })
         // `socket`, the child's end, is closed here: without this CRIU's death would not be seen as an end of file.
+    }
+}
+
+/// The command that a CRIU program is. Beside the shell script of tools/setup-criu, which execs the dynamic linker of a private
+/// prefix, lies what it execs, a word a line: without the shell CRIU starts 0.9 ms sooner.
+fn command(binary: &Path) -> Command {
+    let words = std::fs::read_to_string(binary.with_extension("argv")).unwrap_or_default();
+    let mut words = words.lines();
+    match words.next().map(Path::new) {
+        Some(program) if program.is_absolute() => {
+            let mut command = Command::new(program);
+            command.args(words);
+            command
+        }
+        _ => Command::new(binary),
     }
 }
 
@@ -123,4 +159,29 @@ fn prepare_child(keep: &[RawFd], umask: u32, namespace: Option<&OwnedFd>) -> io:
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_wrapper_execs_is_started_in_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join("criu");
+        let words = |binary: &Path| {
+            let command = command(binary);
+            let arguments = command.get_args().map(|word| word.to_str().unwrap().to_owned());
+            std::iter::once(command.get_program().to_str().unwrap().to_owned()).chain(arguments).collect::<Vec<_>>()
+        };
+        let plain = [binary.to_str().unwrap()];
+        assert_eq!(words(&binary), plain, "no such file");
+        let argv = binary.with_extension("argv");
+        for bad in ["", "\n", "relative/ld.so\n"] {
+            std::fs::write(&argv, bad).unwrap();
+            assert_eq!(words(&binary), plain, "{bad:?}");
+        }
+        std::fs::write(&argv, "/lib/ld.so\n--library-path\n/a:/b\n/usr/sbin/criu\n").unwrap();
+        assert_eq!(words(&binary), ["/lib/ld.so", "--library-path", "/a:/b", "/usr/sbin/criu"]);
+    }
 }

@@ -13,7 +13,7 @@ mod worker;
 
 pub(crate) use channel::Channel;
 pub(crate) use launch::PATH;
-pub use launch::{Group, Launch, Stdin};
+pub use launch::{Group, Launch, Programs, Stdin};
 pub use reaper::{Exit, Reaping};
 pub(crate) use socket::Packet;
 pub use watch::{Hang, Watch};
