@@ -112,7 +112,8 @@ impl Bed {
         })
     }
 
-    fn launch(
+    /// A command of the runtime's that makes a container of a bundle.
+    pub(crate) fn launch(
         &self,
         verb: &str,
         name: &str,

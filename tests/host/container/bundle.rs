@@ -109,6 +109,17 @@ impl Bundle {
         Ok(fs::set_permissions(&to, Permissions::from_mode(0o755))?)
     }
 
+    /// The root file system, and the way to it, become usable for a user other than root.
+    pub(crate) fn own_rootfs(&self, owner: u32) -> Result<(), Failed> {
+        let mut command = Command::new("chown");
+        command.args(["-R", "-h", &format!("{owner}:{owner}")]).arg(self.inside("/"));
+        Running::start(&mut command)?.end(SOON)?.must_pass("chown of a root file system")?;
+        for directory in self.directory.ancestors().take(2) {
+            fs::set_permissions(directory, Permissions::from_mode(0o755))?;
+        }
+        Ok(())
+    }
+
     /// The container has the host's namespace of this kind (`network`, `pid`, …).
     pub(crate) fn share_namespace(&mut self, kind: &str) -> Result<(), Failed> {
         self.list("/linux/namespaces")?.retain(|namespace| namespace["type"] != kind);

@@ -15,11 +15,14 @@
 
 mod bed;
 mod bundle;
+mod console;
 mod output;
 mod runtime;
+mod situation;
 mod snapshot;
 mod unified;
 
+mod round_trip;
 mod runtimes;
 
 use libtest_mimic::Trial;

@@ -7,8 +7,11 @@ use crate::{Outcome, ensure, test};
 
 use super::bed::Bed;
 use super::bundle::counter;
-use super::output::Output;
+use super::console::Console;
+use super::output::{Output, null_streams};
+use super::round_trip::{self, By, cgroup_mode};
 use super::runtime::Runtime::{self, Crun121, Crun128, Runc11, Runc13};
+use super::situation;
 use super::snapshot::Snapshot;
 use super::unified::unified;
 
@@ -18,15 +21,22 @@ const CRUN_1_21: &[Need] = &[Root, Criu, Netns, Busybox, Cgroup2, Need::Runtime(
 const CRUN_1_28: &[Need] = &[Root, Criu, Netns, Busybox, Cgroup2, Need::Runtime(Crun128)];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = vec![
         test("runc_1_1_restores_its_own_checkpoint", RUNC_1_1, || round_trip(Runc11)),
         test("runc_1_3_restores_its_own_checkpoint", RUNC_1_3, || round_trip(Runc13)),
         test("runc_1_3_in_a_unified_hierarchy_restores_its_own_checkpoint", RUNC_1_3, || {
             unified(|| round_trip(Runc13))
         }),
         test("crun_1_21_restores_its_own_checkpoint", CRUN_1_21, || unified(|| round_trip(Crun121))),
+        test("runc_1_1_restores_a_container_on_a_terminal", RUNC_1_1, terminal),
         test("crun_1_28_cannot_restore_its_own_checkpoint", CRUN_1_28, || unified(crun_1_28)),
-    ]
+    ];
+    for situation in situation::ALL {
+        trials.push(test(format!("runc_alone::{}", situation.name), RUNC_1_1, || {
+            round_trip::keeps(*situation, Runc11, [By::Runtime, By::Runtime])
+        }));
+    }
+    trials
 }
 
 fn round_trip(runtime: Runtime) -> Outcome {
@@ -50,6 +60,24 @@ fn round_trip(runtime: Runtime) -> Outcome {
     before.must_be_unchanged()
 }
 
+fn terminal() -> Outcome {
+    let bed = Bed::new(Runc11)?;
+    let console = Console::listen(bed.path("console"))?;
+    let mut bundle = bed.bundle("bundle")?;
+    bundle.config["process"]["terminal"] = true.into();
+    bundle.command(&["/bin/sh"]);
+    let socket = ["--console-socket", console.path().to_str().ok_or("no UTF-8")?];
+    let container = bed.launch("run", "shell", &bundle, &[&["-d"], &socket[..]].concat(), null_streams())?;
+    console.await_terminals(1)?;
+    console.answers("kept=here; echo $((40 + 2))", "42")?;
+    let images = bed.path("images");
+    container.checkpoint(&images, &["--shell-job"])?;
+    let output = Output::new()?;
+    bed.restore("shell", &bundle, &images, &[&["--shell-job"], &socket[..]].concat(), &output)?;
+    console.await_terminals(2)?;
+    console.answers("echo \"still $kept\"", "still here")
+}
+
 /// Kept as a test so that its end is noticed: when this fails, crun has got better.
 fn crun_1_28() -> Outcome {
     let bed = Bed::new(Crun128)?;
@@ -64,10 +92,4 @@ fn crun_1_28() -> Outcome {
         Err(failed) if failed.message().unwrap_or_default().contains("mnt: No mapping for") => Ok(()),
         Err(failed) => Err(failed),
     }
-}
-
-/// crun has CRIU restore all cgroups by default, also those of the hybrid layout's hierarchies, which it knows nothing of: a
-/// new cpuset with the root's `cpu_exclusive` is refused as soon as any other one is there.
-pub(crate) fn cgroup_mode(runtime: Runtime) -> &'static [&'static str] {
-    if runtime.is_crun() { &["--manage-cgroups-mode", "ignore"] } else { &[] }
 }

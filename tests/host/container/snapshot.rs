@@ -54,24 +54,14 @@ impl Snapshot {
 
     /// Fails when something is different now, and stays so: other programs make and remove cgroups, too.
     pub(crate) fn must_be_unchanged(&self) -> Result<(), Failed> {
-        let mut lasting = self.differences(&Self::take(&self.without));
+        let mut lasting = differences(&self.settings, &Self::take(&self.without).settings);
         let _ = until("the cgroups to be as before", SOON, || {
-            let now = self.differences(&Self::take(&self.without));
+            let now = differences(&self.settings, &Self::take(&self.without).settings);
             lasting.retain(|path, _| now.contains_key(path));
             lasting.is_empty().then_some(())
         });
-        let left: Vec<PathBuf> = cgroups_of(&self.without);
         ensure!(lasting.is_empty(), "cgroups have changed: {lasting:#?}");
-        ensure!(left.is_empty(), "cgroups are left: {left:#?}");
         Ok(())
-    }
-
-    fn differences(&self, after: &Self) -> BTreeMap<PathBuf, String> {
-        let paths = self.settings.keys().chain(after.settings.keys());
-        let both = paths.map(|path| (path, self.settings.get(path), after.settings.get(path)));
-        both.filter(|(_, before, now)| before != now)
-            .map(|(path, before, now)| (path.clone(), format!("{before:?} became {now:?}")))
-            .collect()
     }
 }
 
@@ -93,6 +83,22 @@ pub(crate) fn enable_controllers() {
 /// The cgroups with this in their path, parents first.
 pub(crate) fn cgroups_of(name: &str) -> Vec<PathBuf> {
     directories().into_iter().filter(|directory| directory.to_string_lossy().contains(name)).collect()
+}
+
+/// The settings of the cgroups with this in their path.
+pub(crate) fn settings_of(name: &str) -> BTreeMap<PathBuf, String> {
+    cgroups_of(name).iter().flat_map(|directory| read_settings(directory)).collect()
+}
+
+/// What is different between two of these.
+pub(crate) fn differences(
+    before: &BTreeMap<PathBuf, String>,
+    after: &BTreeMap<PathBuf, String>,
+) -> BTreeMap<PathBuf, String> {
+    let both = before.keys().chain(after.keys()).map(|path| (path, before.get(path), after.get(path)));
+    both.filter(|(_, before, now)| before != now)
+        .map(|(path, before, now)| (path.clone(), format!("{before:?} became {now:?}")))
+        .collect()
 }
 
 /// All cgroups, parents first.
