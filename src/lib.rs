@@ -18,6 +18,7 @@
 
 pub mod arena;
 pub mod checkpoint;
+pub mod container;
 pub mod criu;
 pub mod dump;
 pub mod error;

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["checkpoint"],
     &["preflight", "readiness"],
     &["dump", "restore"],
+    &["container"],
     &["fuzz"],
 ];
 

@@ -17,10 +17,16 @@ pub struct Mount {
     pub root: PathBuf,
     /// Where.
     pub mountpoint: PathBuf,
+    /// The options of this mount, such as `rw,nosuid,relatime`.
+    pub options: String,
+    /// Whether it has peers or a master: then mounts made elsewhere may appear on it.
+    pub propagates: bool,
     /// The filesystem's type.
     pub filesystem: String,
     /// What was mounted.
     pub source: String,
+    /// The filesystem's own options, such as `rw,size=65536k`.
+    pub filesystem_options: String,
 }
 
 impl Mount {
@@ -34,12 +40,16 @@ impl Mount {
         let device = device_number(decimal(&device[..colon])?, decimal(&device[colon + 1..])?);
         let root = unescape(fields.next()?);
         let mountpoint = unescape(fields.next()?);
-        fields.next()?;
+        let options = String::from_utf8_lossy(fields.next()?).into_owned();
         // Any number of optional fields, then a dash alone.
-        fields.find(|field| *field == b"-")?;
+        let mut propagates = false;
+        while let Some(field) = Some(fields.next()?).filter(|field| *field != b"-") {
+            propagates |= field.starts_with(b"shared:") || field.starts_with(b"master:");
+        }
         let filesystem = String::from_utf8_lossy(fields.next()?).into_owned();
         let source = unescape(fields.next().unwrap_or_default()).to_string_lossy().into_owned();
-        Some(Self { id, parent, device, root, mountpoint, filesystem, source })
+        let filesystem_options = String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
+        Some(Self { id, parent, device, root, mountpoint, options, propagates, filesystem, source, filesystem_options })
     }
 
     /// The mount of `mounts` that `path` lies on: the last one with the longest mount point above it.
@@ -123,6 +133,8 @@ mod tests {
         assert_eq!(mount.root, Path::new("/mnt1"));
         assert_eq!(mount.mountpoint, Path::new("/mnt 2"));
         assert_eq!((mount.filesystem.as_str(), mount.source.as_str()), ("ext3", "/dev/ro\\ot"));
+        assert_eq!((mount.options.as_str(), mount.filesystem_options.as_str()), ("rw,noatime", "rw,errors=continue"));
+        assert!(mount.propagates && !mounts("1 0 8:1 / / rw - ext4 a rw")[0].propagates);
     }
 
     #[test]
@@ -152,8 +164,7 @@ mod tests {
         fn a_table_that_refers_to_itself_is_walked_to_an_end(ids in proptest::collection::vec((0..6i32, 0..6i32), 0..6)) {
             let table: Vec<Mount> = ids
                 .iter()
-                .map(|(id, parent)| Mount { id: *id, parent: *parent, device: 0, root: "/".into(), mountpoint: "/".into(),
-                    filesystem: String::new(), source: String::new() })
+                .filter_map(|(id, parent)| Mount::parse(format!("{id} {parent} 0:0 / / rw - x x rw").as_bytes()))
                 .collect();
             for mount in &table {
                 let _ = mount.is_hidden(&table);

@@ -24,6 +24,7 @@ mod unified;
 
 mod round_trip;
 mod runtimes;
+mod tmpfs;
 
 use libtest_mimic::Trial;
 
@@ -32,5 +33,7 @@ pub(crate) use runtime::Runtime;
 pub(crate) use unified::unmet as no_cgroup2;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    runtimes::trials()
+    let mut trials = runtimes::trials();
+    trials.extend(tmpfs::trials());
+    trials
 }

@@ -1,0 +1,3 @@
+//! Containers of runc and crun.
+
+pub mod tmpfs;
