@@ -24,6 +24,7 @@ mod container;
 mod damaged;
 mod hit_table;
 mod interop;
+mod joining;
 mod kill;
 mod leftovers;
 mod locks;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
     trials.extend(bad_input::trials());
     trials.extend(kill::trials());
     trials.extend(interop::trials());
+    trials.extend(joining::trials());
     trials.extend(damaged::trials());
     trials.extend(trust::trials());
     trials.extend(moved::trials());

@@ -8,6 +8,7 @@ mod dropped;
 mod dump;
 mod memory;
 mod paused;
+mod refill;
 mod restore;
 mod room;
 
@@ -36,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(room::trials());
     trials.extend(connections::trials());
     trials.extend(memory::trials());
+    trials.extend(refill::trials());
     trials
 }
 
