@@ -36,14 +36,21 @@ pub(crate) struct Bed {
     /// At the end of all its containers' names, and of nobody else's.
     tag: String,
     directory: TempDir,
+    root: PathBuf,
 }
 
 impl Bed {
     pub(crate) fn new(runtime: Runtime) -> Result<Self, Failed> {
+        Self::with_root(runtime, None)
+    }
+
+    /// As [`Bed::new`], with the runtime's root at a place that is not the bed's own.
+    pub(crate) fn with_root(runtime: Runtime, root: Option<&Path>) -> Result<Self, Failed> {
         let tag = format!("{MARK}{}x{}", std::process::id(), BEDS.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::Builder::new().prefix("crr-bed.").tempdir()?;
-        fs::create_dir(directory.path().join("root"))?;
-        Ok(Self { runtime, tag, directory })
+        let root = root.map_or_else(|| directory.path().join("root"), Path::to_owned);
+        fs::create_dir_all(&root)?;
+        Ok(Self { runtime, tag, directory, root })
     }
 
     pub(crate) fn runtime(&self) -> Runtime {
@@ -51,8 +58,8 @@ impl Bed {
     }
 
     /// What the runtime calls `--root`, and crr `--runtime-root`.
-    pub(crate) fn root(&self) -> PathBuf {
-        self.path("root")
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A path in the bed's directory.
@@ -186,8 +193,8 @@ impl Bed {
         for point in self.mounts() {
             umount2(&point, MntFlags::MNT_DETACH)?;
         }
-        for entry in fs::read_dir(self.root())?.flatten() {
-            let id = entry.file_name();
+        let entries = fs::read_dir(self.root())?.flatten().map(|entry| entry.file_name());
+        for id in entries.filter(|id| id.to_string_lossy().ends_with(&self.tag)) {
             // What this does not remove, the following does.
             let _ = Running::start(self.command().args(["delete", "--force"]).arg(id))?.end(LIMIT)?;
         }

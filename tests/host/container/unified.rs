@@ -10,6 +10,9 @@ use crate::Outcome;
 
 use super::snapshot::enable_controllers;
 
+/// Where crun keeps its containers unless told; each test in a unified hierarchy has its own.
+pub(crate) const CRUN_ROOT: &str = "/run/crun";
+
 /// Why there can be none.
 pub(crate) fn unmet() -> Option<String> {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
@@ -23,6 +26,9 @@ pub(crate) fn unified(test: impl FnOnce() -> Outcome + Send + 'static) -> Outcom
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        // crun 1.28 names a directory of its default root in images, wherever its root is.
+        fs::create_dir_all(CRUN_ROOT)?;
+        mount(Some("tmpfs"), CRUN_ROOT, Some("tmpfs"), MsFlags::empty(), Some("mode=700"))?;
         mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
         test()
     });
