@@ -223,6 +223,14 @@ pub enum Error {
         /// Everything that stands against it.
         problems: Vec<crate::restore::Problem>,
     },
+    /// A container, its bundle or a file of it cannot be used. Nothing was changed.
+    #[error("cannot use `{}`: {problem}", path.display())]
+    Container {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: crate::oci::Problem,
+    },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]
     System {
@@ -249,6 +257,7 @@ impl Error {
                     .into(),
             ),
             Self::Record { problem, .. } => Some(problem.hint().into()),
+            Self::Container { problem, .. } => Some(problem.hint().into()),
             Self::Sums { .. } => Some("copy the directory again from where it is whole".into()),
             Self::Unrestorable { problems, .. } => problems.first().and_then(crate::restore::Problem::hint),
             Self::RemapTaken { .. } => Some("move that file away; CRIU needs the name during the restore".into()),

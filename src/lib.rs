@@ -29,6 +29,7 @@ pub mod fuzz;
 pub mod host;
 pub mod images;
 pub mod log;
+pub mod oci;
 pub mod operation;
 pub mod preflight;
 pub mod process;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error", "escape", "proto"],
     &["swrk"],
-    &["request", "event", "images", "log"],
+    &["request", "event", "images", "log", "oci"],
     &["operation"],
     &["host", "process"],
     &["arena"],

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crr::Error;
 use crr::error::DirectoryProblem;
+use crr::oci::Problem;
 
 /// Printed by `crr --help`, in the man page and in the README; a test compares them.
 pub(crate) const TABLE: &str = "Exit codes:
@@ -86,6 +87,10 @@ impl Code {
                 DirectoryProblem::NotFound => Self::NotThere,
                 DirectoryProblem::Empty | DirectoryProblem::NotACheckpoint => Self::BadImages,
                 _ => Self::Directory,
+            },
+            Error::Container { problem, .. } => match problem {
+                Problem::NoContainer | Problem::NoBundle | Problem::NoRootfs(_) => Self::NotThere,
+                _ => Self::BadImages,
             },
             Error::Untrusted { .. } => Self::Untrusted,
             Error::Image { .. } | Error::Record { .. } | Error::Sums { .. } => Self::BadImages,
