@@ -23,6 +23,17 @@ pub(super) fn look(examination: &mut Examination<'_>) {
                 "the dump passes, but CRIU cannot restore it",
             );
         }
+        if task.memory.runs_at_zero {
+            examination.findings.will_not(
+                "code-at-zero",
+                task.pid(),
+                format!(
+                    "{} has mapped code at address 0 (MMAP_PAGE_ZERO), where CRIU would start its own",
+                    described(task)
+                ),
+                "start the program without that personality (setarch --mmap-page-zero), or let it unmap the page",
+            );
+        }
         for mapping in &task.memory.notable {
             look_at(examination, task, mapping);
         }

@@ -74,6 +74,7 @@ fn tasks_that_cannot_be_stopped_or_saved_are_refused() {
     assert_found(&child(|task| task.unreadable = true), &[(WillNotWork, "not-permitted")]);
     assert_found(&child(|task| task.status.shared_pending = 1 << 4), &[(WillNotWork, "pending-sigtrap")]);
     assert_found(&child(|task| task.shares_memory_with = Some(ROOT)), &[(WillNotWork, "shared-memory-space")]);
+    assert_found(&child(|task| task.memory.runs_at_zero = true), &[(WillNotWork, "code-at-zero")]);
     assert_found(&child(|task| task.shares_directory_with = Some(ROOT)), &[(WillNotWork, "shared-directory")]);
     assert_found(&thread(|thread| thread.status.tracer = 90_000_077), &[(WillNotWork, "traced")]);
     assert_found(&child(|task| task.stat.state = 'T'), &[(Note, "stopped")]);

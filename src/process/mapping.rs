@@ -94,6 +94,13 @@ impl Mapping {
     }
 }
 
+/// Whether a line is of a mapping that begins at address 0 and may be executed.
+fn runs_at_zero(line: &[u8]) -> bool {
+    // The kernel writes eight digits at least.
+    let Some(rest) = line.strip_prefix(b"00000000-") else { return false };
+    rest.split(|byte| *byte == b' ').nth(1).is_some_and(|rights| rights.get(2) == Some(&b'x'))
+}
+
 fn kind_of(name: &[u8], deleted: bool) -> MappingKind {
     if name == b"[uprobes]" {
         MappingKind::Uprobes
@@ -141,6 +148,8 @@ pub struct Memory {
     pub segments: Vec<Segment>,
     /// Whether it has the kernel's vDSO.
     pub has_vdso: bool,
+    /// Whether it may run code at address 0 (`MMAP_PAGE_ZERO`).
+    pub runs_at_zero: bool,
 }
 
 impl Memory {
@@ -171,6 +180,7 @@ impl Memory {
     pub(super) fn take(&mut self, line: &[u8]) -> Option<Mapping> {
         self.mappings = self.mappings.saturating_add(1);
         self.has_vdso |= line.ends_with(b"[vdso]");
+        self.runs_at_zero |= runs_at_zero(line);
         let mapping = Mapping::parse(line)?;
         if matches!(mapping.kind, MappingKind::SysV | MappingKind::Memfd | MappingKind::SharedAnonymous)
             && mapping.shared
@@ -244,6 +254,24 @@ mod tests {
         ];
         for (line, kind) in table {
             assert_eq!(Mapping::parse(line.as_bytes()).map(|mapping| mapping.kind), kind, "{line}");
+        }
+    }
+
+    #[test]
+    fn code_at_address_zero_is_noticed() {
+        let runs = |line: &str| {
+            let mut memory = Memory::default();
+            memory.take(line.as_bytes());
+            memory.runs_at_zero
+        };
+        assert!(runs("00000000-00001000 r-xp 00000000 00:00 0 "));
+        for other in [
+            "00000000-00001000 rw-p 00000000 00:00 0 ",
+            "00001000-00002000 r-xp 00000000 00:00 0 ",
+            "00400000-00401000 r-xp 00000000 fe:00 42 /bin/true",
+            "0",
+        ] {
+            assert!(!runs(other), "{other}");
         }
     }
 

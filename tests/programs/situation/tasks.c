@@ -728,6 +728,36 @@ SITUATION(personality)
 	check = personality_kept;
 }
 
+static char *volatile page_zero;
+
+static const char *page_zero_kept(void)
+{
+	return *page_zero == 'z' ? NULL : "the page at address 0 has changed";
+}
+
+static void map_page_zero(int rights)
+{
+	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	if (page == MAP_FAILED)
+		skip("the page at address 0 cannot be mapped");
+	page_zero = page;
+	*page_zero = 'z';
+	must(mprotect(page, 4096, rights), "mprotect");
+	check = page_zero_kept;
+}
+
+SITUATION(page_zero)
+{
+	map_page_zero(PROT_READ);
+}
+
+/* As MMAP_PAGE_ZERO of setarch does it. */
+SITUATION(page_zero_executable)
+{
+	map_page_zero(PROT_READ | PROT_EXEC);
+}
+
 SITUATION(syscall_user_dispatch)
 {
 	static char selector;
