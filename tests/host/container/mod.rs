@@ -16,12 +16,14 @@
 mod bed;
 mod bundle;
 mod console;
+mod network;
 mod output;
 mod runtime;
 mod situation;
 mod snapshot;
 mod unified;
 
+mod connections;
 mod round_trip;
 mod runtimes;
 mod tmpfs;
@@ -34,6 +36,7 @@ pub(crate) use unified::unmet as no_cgroup2;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = runtimes::trials();
+    trials.extend(connections::trials());
     trials.extend(tmpfs::trials());
     trials
 }

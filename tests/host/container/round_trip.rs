@@ -25,14 +25,19 @@ pub(crate) enum By {
 
 /// Dumps a container, which ends it.
 pub(crate) fn dump(by: By, bed: &Bed, container: &Container, images: &Path) -> Result<(), Failed> {
+    dump_with(by, bed, container, images, &[])
+}
+
+/// As [`dump`], with options that crr and the runtimes share.
+pub(crate) fn dump_with(by: By, bed: &Bed, container: &Container, images: &Path, more: &[&str]) -> Result<(), Failed> {
     match by {
         By::Crr => {
             let mut command = crr::command();
             command.args(["dump", "--container", container.id(), "--runtime-root"]).arg(bed.root());
-            Running::start(command.arg("--dir").arg(images))?.end(LIMIT)?.must_pass("crr dump")?;
+            Running::start(command.args(more).arg("--dir").arg(images))?.end(LIMIT)?.must_pass("crr dump")?;
         }
         By::Runtime => {
-            container.checkpoint(images, cgroup_mode(bed.runtime()))?;
+            container.checkpoint(images, &[cgroup_mode(bed.runtime()), more].concat())?;
             // Within a user namespace CRIU reads images as its root, who may not look into a directory of the host's.
             Command::new("chmod").args(["-R", "a+rX"]).arg(images).status()?;
         }
@@ -47,15 +52,16 @@ pub(crate) fn restore<'a>(
     name: &str,
     bundle: &Bundle,
     images: &Path,
+    more: &[&str],
     output: &Output,
 ) -> Result<Container<'a>, Failed> {
     if by == By::Runtime {
-        return bed.restore(name, bundle, images, cgroup_mode(bed.runtime()), output);
+        return bed.restore(name, bundle, images, &[cgroup_mode(bed.runtime()), more].concat(), output);
     }
     bundle.write()?;
     let mut command = crr::command();
     command.args(["restore", "-d", "--container", &bed.id(name), "--runtime-root"]).arg(bed.root());
-    command.arg("--bundle").arg(bundle.path()).arg("--dir").arg(images);
+    command.arg("--bundle").arg(bundle.path()).arg("--dir").arg(images).args(more);
     output.run(&mut command, LIMIT)?.must_pass("crr restore")?;
     Ok(bed.container(name))
 }
@@ -76,7 +82,7 @@ pub(crate) fn keeps(situation: Situation, runtime: Runtime, [dumper, restorer]: 
     let images = bed.path("images");
     dump(dumper, &bed, &container, &images)?;
     (situation.between)(&bundle)?;
-    let restored = restore(restorer, &bed, "one", &bundle, &images, &output)?;
+    let restored = restore(restorer, &bed, "one", &bundle, &images, &[], &output)?;
     output.await_numbers(2)?;
     output.counted_without_gap()?;
     (situation.check)(&bed, &restored)?;
