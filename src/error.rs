@@ -177,6 +177,34 @@ pub enum Error {
         /// The PID that was asked for.
         pid: i32,
     },
+    /// Processes are in a container but not in its tree, and would be lost. The container runs on.
+    #[error("container {id} holds processes that are not in its tree: {}", tasks.join(", "))]
+    Outsiders {
+        /// The container.
+        id: String,
+        /// PID and name of each.
+        tasks: Vec<String>,
+    },
+    /// A connection was made to or by a container while it was dumped without a network lock. The container runs on.
+    #[error("a TCP connection of container {id} was made while it was being dumped without a network lock")]
+    Connected {
+        /// The container.
+        id: String,
+    },
+    /// A file was written where none was expected any more. The container runs on.
+    #[error("the tmpfs at {} was written to while its container was being dumped without it", place.display())]
+    Filled {
+        /// Where it is in the container.
+        place: PathBuf,
+    },
+    /// A container cannot be dumped as it is: it has not been started, or it has ended.
+    #[error("container {id} is {phase}")]
+    NotRunning {
+        /// The container.
+        id: String,
+        /// The runtime's word for it.
+        phase: &'static str,
+    },
     /// The preflight says that CRIU would refuse. Nothing was touched.
     #[error("a dump of {pid} will not work for {} reason(s)", findings.len())]
     WillNotWork {
@@ -260,6 +288,17 @@ impl Error {
             Self::Container { problem, .. } => Some(problem.hint().into()),
             Self::Sums { .. } => Some("copy the directory again from where it is whole".into()),
             Self::Unrestorable { problems, .. } => problems.first().and_then(crate::restore::Problem::hint),
+            Self::Outsiders { .. } => Some(
+                "they were started by the runtime's exec: end them, or give --drop-exec to leave them out; they end with \
+                 the container"
+                    .into(),
+            ),
+            Self::Connected { .. } => Some("repeat it with --network-lock nftables".into()),
+            Self::Filled { .. } => Some("repeat it without --images crr".into()),
+            Self::NotRunning { phase: "created", .. } => {
+                Some("start it first; before that nothing of it is there that a checkpoint could hold".into())
+            }
+            Self::NotRunning { .. } => Some("only a container that runs or is paused can be dumped".into()),
             Self::RemapTaken { .. } => Some("move that file away; CRIU needs the name during the restore".into()),
             Self::Io { source, .. } | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

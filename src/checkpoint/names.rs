@@ -10,12 +10,12 @@ pub(super) const FILES: &str = "files";
 /// Where the content of files with a link remap is kept.
 pub(super) const REMAPS: &str = "remaps";
 
-/// What is kept with the checkpoint of a container: its bundle's configuration, its runtime's note about it, and where its
-/// standard streams led, as runc and crun write it.
-pub const CONTAINER_FILES: [&str; 3] = ["config.json", "state.json", "descriptors.json"];
+/// What is kept with the checkpoint of a container: its bundle's configuration, its runtime's note about it (runc's state.json
+/// or crun's status), and where its standard streams led, as both write it.
+pub const CONTAINER_FILES: [&str; 4] = ["config.json", "state.json", "status", "descriptors.json"];
 
 /// Names of CRIU, runc and crr that do not end in `.img` or `.log`.
-const OTHERS: [&str; 14] = [
+const OTHERS: [&str; 15] = [
     super::record::RECORD_NAME,
     "crr.json.new",
     FILES,
@@ -26,6 +26,7 @@ const OTHERS: [&str; 14] = [
     "parent",
     "config.json",
     "state.json",
+    "status",
     "descriptors.json",
     "lazy-pages.socket",
     "streamer-capture.sock",

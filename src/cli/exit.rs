@@ -80,7 +80,9 @@ impl Code {
             Error::Option { .. } => Self::Usage,
             Error::NoSuchProcess { .. } => Self::NotThere,
             Error::WillNotWork { .. } => Self::WillNotWork,
-            Error::ChoiceNeeded { .. } => Self::ChoiceNeeded,
+            Error::NotRunning { .. } => Self::WillNotWork,
+            Error::Connected { .. } | Error::Filled { .. } => Self::DumpRefused,
+            Error::ChoiceNeeded { .. } | Error::Outsiders { .. } => Self::ChoiceNeeded,
             Error::Cancelled { .. } => Self::Cancelled,
             Error::NoRoom { .. } => Self::Io,
             Error::Directory { problem, .. } => match problem {

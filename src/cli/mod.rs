@@ -42,6 +42,9 @@ struct Global {
     /// The CRIU program [default: the first suitable of PATH's and /opt/crr/criu/bin/criu]
     #[arg(long, global = true, value_name = "PATH", env = "CRR_CRIU")]
     criu: Option<std::path::PathBuf>,
+    /// Where the runtime keeps its containers, as runc has it; after the command --root is CRIU's
+    #[arg(long, value_name = "DIR", id = "runtime root")]
+    root: Option<std::path::PathBuf>,
     /// Print one JSON object to standard output instead of text
     #[arg(long, global = true)]
     json: bool,

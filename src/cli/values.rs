@@ -100,7 +100,7 @@ pub(crate) enum ManageCgroups {
 }
 
 /// What dump and restore have in common about cgroups.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Cgroups")]
 pub(crate) struct CgroupArgs {
     /// How far CRIU manages cgroups [default: ignore; without a value: soft]
@@ -144,7 +144,7 @@ fn root(text: String) -> CgroupRoot {
 }
 
 /// CRIU's log.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "CRIU's log")]
 pub(crate) struct LogArgs {
     /// How much CRIU logs: 1 errors, 2 warnings, 3 information, 4 debugging [default: 2]

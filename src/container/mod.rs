@@ -1,3 +1,4 @@
 //! Containers of runc and crun.
 
+pub mod dump;
 pub mod tmpfs;

@@ -9,7 +9,7 @@ use crate::event::EventKind;
 ///
 /// Asked at [`EventKind::QueryExtFiles`], when the tree has just been frozen, and at [`EventKind::PostDump`], when the images
 /// are complete and nothing has been published. The tree stands still meanwhile: it must be quick.
-pub(crate) trait Attendant: fmt::Debug + Send {
+pub(crate) trait Attendant: fmt::Debug + Send + Sync {
     /// Agrees, or says why the dump must not go on: the event is then refused, and the tree runs on.
     fn attend(&mut self, event: &EventKind) -> Result<()>;
 }

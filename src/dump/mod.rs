@@ -151,6 +151,24 @@ impl Request {
             attendant: None,
         }
     }
+
+    /// The same once more, without what a container has added to it.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            options: self.options.again(),
+            ghost_limit_at_most: self.ghost_limit_at_most,
+            work_dir: self.work_dir.clone(),
+            criu: self.criu.clone(),
+            judge: self.judge,
+            auto: self.auto,
+            flush: self.flush,
+            hash: self.hash,
+            with_files: self.with_files,
+            trust: self.trust,
+            watch: self.watch,
+            ..Self::new(self.options.pid, &self.dir)
+        }
+    }
 }
 
 /// Where a dump is.

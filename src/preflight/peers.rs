@@ -57,6 +57,10 @@ fn pipes(tree: &Tree) -> BTreeMap<u64, Pipe<'_>> {
 }
 
 fn look_at_pipe(examination: &mut Examination<'_>, pipe: &Pipe<'_>, holder: &Holder) {
+    // A container's standard streams come from whoever restores it.
+    if examination.intent.container && (0..3).contains(&pipe.descriptor.fd) {
+        return;
+    }
     let does = match (pipe.reads, pipe.writes) {
         (true, true) => "has both ends of",
         (true, false) => "reads from",

@@ -52,6 +52,16 @@ impl Mount {
         Some(Self { id, parent, device, root, mountpoint, options, propagates, filesystem, source, filesystem_options })
     }
 
+    /// The mounts that process `pid` sees.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if there is no such process.
+    pub fn all_of(pid: i32) -> crate::Result<Vec<Self>> {
+        let path = format!("/proc/{pid}/mountinfo");
+        let text = std::fs::read(&path).map_err(crate::Error::io("read", &path))?;
+        Ok(text.split(|byte| *byte == b'\n').filter_map(Self::parse).collect())
+    }
+
     /// The mount of `mounts` that `path` lies on: the last one with the longest mount point above it.
     pub fn of_path<'a>(mounts: &'a [Self], path: &Path) -> Option<&'a Self> {
         let above = mounts.iter().filter(|mount| path.starts_with(&mount.mountpoint));

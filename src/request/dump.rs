@@ -144,6 +144,37 @@ impl DumpOptions {
         }
     }
 
+    /// The same once more, for a dump that is repeated: but for what belongs to one dump only, where its memory goes and what
+    /// it keeps of others.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            pid: self.pid,
+            log: self.log.clone(),
+            afterwards: self.afterwards,
+            switches: self.switches.clone(),
+            tcp: self.tcp,
+            network_lock: self.network_lock,
+            ghost_limit: self.ghost_limit,
+            external: self.external.clone(),
+            cgroups: self.cgroups.clone(),
+            cgroup_props: self.cgroup_props.clone(),
+            cgroup_props_file: self.cgroup_props_file.clone(),
+            cgroup_dump_controllers: self.cgroup_dump_controllers.clone(),
+            freeze_cgroup: self.freeze_cgroup.clone(),
+            timeout_s: self.timeout_s,
+            parent: self.parent.clone(),
+            pages_to: None,
+            tls: None,
+            pidfd_store: None,
+            cpu: self.cpu,
+            irmap_scan_paths: self.irmap_scan_paths.clone(),
+            skip_mnt: self.skip_mnt.clone(),
+            enable_fs: self.enable_fs.clone(),
+            empty_ns: self.empty_ns.clone(),
+            config_file: self.config_file.clone(),
+        }
+    }
+
     pub(crate) fn to_proto(&self, directory: &ImageDirectory) -> Result<Criu_opts> {
         let Self {
             pid,

@@ -1,4 +1,6 @@
-//! `crr dump --pid PID --dir DIR`
+//! `crr dump --pid PID --dir DIR`, `crr dump --container ID --dir DIR`
+
+mod containers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,17 +18,20 @@ use crr::request::{Afterwards, DumpOptions, DumpSwitch, EmptyNamespace, NetworkL
 use super::super::exit::Code;
 use super::super::failure::Failure;
 use super::super::output::Output;
+use super::super::progress::ProgressLine;
 use super::super::{Global, findings, signals, values};
+pub(crate) use containers::Containers;
 
 /// Writes a tree of processes to a directory, and ends it unless told otherwise
 ///
 /// Looks at the tree first, turns on what it needs and says so, and refuses before anything is frozen where the dump or the
 /// restore would not work. Nothing outside DIR is changed. A dump that fails leaves the tree running and DIR as it was.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Dump {
     /// The root of the tree
     #[arg(long, short = 't', visible_alias = "tree", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
-    pid: i32,
+    #[arg(required_unless_present = "ids", conflicts_with = "ids")]
+    pid: Option<i32>,
     /// The directory for the checkpoint: absent yet, or empty
     #[arg(long, short = 'D', visible_aliases = ["images-dir", "image-path"], value_name = "DIR")]
     dir: PathBuf,
@@ -41,6 +46,8 @@ pub(crate) struct Dump {
     leave_stopped: bool,
 
     #[command(flatten)]
+    containers: Containers,
+    #[command(flatten)]
     own: Own,
     #[command(flatten)]
     resources: Resources,
@@ -51,7 +58,7 @@ pub(crate) struct Dump {
 }
 
 /// What crr adds to CRIU.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "How it is done")]
 struct Own {
     /// Turn nothing on by itself: only the options given here count
@@ -84,7 +91,7 @@ struct Own {
 }
 
 /// What of the tree needs to be allowed. crr turns most of these on by itself.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "What is in the tree")]
 pub(crate) struct Resources {
     /// Keep established TCP connections
@@ -150,7 +157,7 @@ pub(crate) struct Resources {
 }
 
 /// What of cgroups goes into the images.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Cgroups")]
 struct DumpedCgroups {
     #[command(flatten)]
@@ -179,6 +186,9 @@ impl DumpedCgroups {
 impl Dump {
     pub(crate) async fn run(self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
         super::super::must_be_root()?;
+        if self.pid.is_none() {
+            return self.run_containers(global, output).await;
+        }
         let dry_run = self.dry_run;
         let request = self.request(global)?;
         let given = given("dump");
@@ -194,22 +204,9 @@ impl Dump {
         let (interrupter, interrupt) = Interrupt::pair();
         let _signals = signals::insist_on_termination(interrupter)?;
         let mut progress = output.progress();
-        let shown = |event: crr::dump::Progress| {
-            let stage = match event.stage {
-                Stage::Preflight => "looking",
-                Stage::Write => "writing",
-                Stage::Publish => "flushing",
-                Stage::Sum => "summing",
-            };
-            progress.show(&event, stage, event.written_bytes, event.estimated_bytes);
-        };
+        let shown = |event: crr::dump::Progress| show(&mut progress, event);
         let report = crr::dump::dump(request, interrupt, shown).await.map_err(|failed| failure(*failed))?;
-        for finding in report.findings.iter().filter(|finding| finding.level <= Level::Warning) {
-            output.note(findings::line(finding).trim());
-        }
-        for complaint in &report.complaints {
-            output.note(complaint);
-        }
+        told(output, &report);
         let text = format!(
             "{} ({}) is in {}: {} of memory, stood still for {}\n",
             report.pid,
@@ -223,7 +220,12 @@ impl Dump {
     }
 
     fn request(self, global: &Global) -> Result<Request, Failure> {
-        let Self { pid, dir, dry_run: _, leave_running, leave_stopped, own, resources, cgroups, log } = self;
+        let (pid, dir) = (self.pid.unwrap_or(i32::MAX), self.dir.clone());
+        self.request_of(pid, dir, global)
+    }
+
+    fn request_of(self, pid: i32, dir: PathBuf, global: &Global) -> Result<Request, Failure> {
+        let Self { leave_running, leave_stopped, own, resources, cgroups, log, .. } = self;
         let Own { no_auto, no_preflight, no_sync, no_hash, with_files, trust_images, work_dir, config, deadline } = own;
         let mut request = Request::new(pid, dir);
         request.options.afterwards = match (leave_running, leave_stopped) {
@@ -251,17 +253,47 @@ impl Dump {
     }
 }
 
+/// Shows where a dump is.
+fn show(progress: &mut ProgressLine, event: crr::dump::Progress) {
+    let stage = match event.stage {
+        Stage::Preflight => "looking",
+        Stage::Write => "writing",
+        Stage::Publish => "flushing",
+        Stage::Sum => "summing",
+    };
+    progress.show(&event, stage, event.written_bytes, event.estimated_bytes);
+}
+
+/// Tells what a dump that succeeded has turned on, and what it could not do.
+fn told(output: &Output, report: &crr::dump::Report) {
+    for finding in report.findings.iter().filter(|finding| finding.level <= Level::Warning) {
+        output.note(findings::line(finding).trim());
+    }
+    for complaint in &report.complaints {
+        output.note(complaint);
+    }
+}
+
 /// The options of this command line but for those that a plan spells itself.
 pub(super) fn given(command: &str) -> Vec<String> {
     let mut words = std::env::args().skip_while(|word| word != command).skip(1);
     let mut given = Vec::new();
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--pid" | "--tree" | "-t" | "--dir" | "--images-dir" | "--image-path" | "-D" => drop(words.next()),
+            "--pid" | "--tree" | "-t" | "--dir" | "--images-dir" | "--image-path" | "-D" | "--container"
+            | "--runtime-root" => drop(words.next()),
             "--dry-run" | "--json" => {}
-            word if ["--pid=", "--tree=", "--dir=", "--images-dir=", "--image-path="]
-                .iter()
-                .any(|own| word.starts_with(own)) => {}
+            word if [
+                "--pid=",
+                "--tree=",
+                "--dir=",
+                "--images-dir=",
+                "--image-path=",
+                "--container=",
+                "--runtime-root=",
+            ]
+            .iter()
+            .any(|own| word.starts_with(own)) => {}
             _ => given.push(word),
         }
     }
