@@ -15,6 +15,7 @@ use libtest_mimic::{Failed, Trial};
 use rustix::fs::OFlags;
 
 use crate::need::{self, Need};
+use crate::world::alone;
 use crate::{Outcome, ensure, test};
 
 const NEEDS: &[Need] = &[Need::Root, Need::Netns];
@@ -23,16 +24,16 @@ const CRIU: &[Need] = &[Need::Root, Need::Criu, Need::Netns];
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        test("arena::what_is_planned_is_mounted_there_and_nowhere_else", NEEDS, planned),
-        test("arena::run_is_a_tmpfs_there_and_shows_what_it_showed", NEEDS, run),
+        test("arena::what_is_planned_is_mounted_there_and_nowhere_else", NEEDS, || alone(planned)),
+        test("arena::run_is_a_tmpfs_there_and_shows_what_it_showed", NEEDS, || alone(run)),
         test("arena::criu_finds_there_what_it_found_out_before", CRIU, features),
-        test("arena::what_cannot_be_mounted_is_an_error_and_leaves_nothing", NEEDS, refused),
+        test("arena::what_cannot_be_mounted_is_an_error_and_leaves_nothing", NEEDS, || alone(refused)),
         test("arena::an_arena_takes_a_millisecond", NEEDS, time),
     ]
 }
 
 fn mounts() -> String {
-    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+    fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default()
 }
 
 fn planned() -> Outcome {
@@ -65,7 +66,7 @@ fn planned() -> Outcome {
     ensure!(fs::read_to_string(dirs[0].join("file"))? == "lower", "the lower file was changed");
 
     let namespace = fs::read_link(format!("/proc/self/fd/{}", arena.namespace().as_raw_fd()))?;
-    ensure!(namespace != fs::read_link("/proc/self/ns/mnt")?, "it is no namespace of its own");
+    ensure!(namespace != fs::read_link("/proc/thread-self/ns/mnt")?, "it is no namespace of its own");
     drop(arena);
     ensure!(mounts() == before, "the machine's mount table has changed");
     // A mount that were left would keep it from going.

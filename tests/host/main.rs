@@ -75,7 +75,7 @@ fn test(name: impl Into<String>, needs: &'static [Need], run: impl FnOnce() -> O
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = kill::as_helper() {
+    if let Some(code) = kill::as_helper().or_else(container::as_helper) {
         return code;
     }
     let arguments = Arguments::from_args();

@@ -2,9 +2,12 @@
 
 use std::process::Command;
 use std::sync::OnceLock;
+use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+
+use crate::Outcome;
 
 static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
 
@@ -29,4 +32,15 @@ pub(crate) fn enter() {
 /// Why the tests do not run in namespaces of their own, if they do not.
 pub(crate) fn why_not() -> Option<String> {
     WHY_NOT.get().cloned().unwrap_or_else(|| Some("the namespaces were not entered".into()))
+}
+
+/// Runs a test in a mount namespace of its own, in a thread: what other tests mount is not seen there. /proc/self is still the
+/// whole program's; /proc/thread-self is of the namespace.
+pub(crate) fn alone(test: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
+    let thread = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        test()
+    });
+    thread.join().unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
 }

@@ -165,10 +165,12 @@ fn is_plain(path: &Path) -> bool {
 }
 
 /// Whether no other mount shows its file system, but those that are external: the masked files are what the container's
-/// /dev/null is.
+/// /dev/null is. One that is read-only may be mounted again: later runcs mask all directories with one.
 fn is_alone(mount: &Mount, mounts: &[Mount], host: &[Mount], is_taken: impl Fn(&Mount) -> bool) -> bool {
+    let is_read_only = mount.filesystem_options.split(',').any(|option| option == "ro");
+    let may_share = |other: &Mount| is_read_only && other.root == mount.root && !other.is_hidden(mounts);
     let mut others = mounts.iter().filter(|other| other.id != mount.id && other.device == mount.device);
-    others.all(is_taken) && host.iter().all(|other| other.device != mount.device)
+    others.all(|other| is_taken(other) || may_share(other)) && host.iter().all(|other| other.device != mount.device)
 }
 
 fn mounts_of(pid: &str) -> Result<Vec<Mount>> {

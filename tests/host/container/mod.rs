@@ -16,6 +16,7 @@
 mod bed;
 mod bundle;
 mod console;
+mod driver;
 mod network;
 mod output;
 mod runtime;
@@ -31,6 +32,7 @@ mod tmpfs;
 use libtest_mimic::Trial;
 
 pub(crate) use bundle::no_busybox;
+pub(crate) use driver::as_helper;
 pub(crate) use runtime::Runtime;
 pub(crate) use unified::unmet as no_cgroup2;
 

@@ -1,33 +1,24 @@
 //! The library's parts on a container of runc's: a session in an arena, and tmpfs mounts that are not in the images.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use crr::arena::{Arena, FeatureCache, Plan};
 use crr::checkpoint::RecordedTmpfs;
-use crr::container::tmpfs::{self, Tmpfs};
-use crr::event::EventKind;
-use crr::host::RuntimeDirectory;
-use crr::host::cgroup::{Layout, Membership, enter};
-use crr::operation::Session;
-use crr::process::Mount;
-use crr::request::{
-    DumpOptions, DumpSwitch, EmptyNamespace, ImageDirectory, Log, NetworkLock, RestoreOptions, RestoreSwitch,
-};
-use crr::swrk::Launch;
+use crr::container::tmpfs::Tmpfs;
+use crr::host::cgroup::{Layout, Membership};
 use libtest_mimic::{Failed, Trial};
-use rustix::fs::OFlags;
 
 use crate::crr::Running;
+use crate::kill::paused::{Kill, Paused};
 use crate::need::Need::{self, Busybox, Cgroups, Criu, Netns, Root};
 use crate::until::{SOON, until};
-use crate::{Outcome, ensure, need, test};
+use crate::{Outcome, ensure, need, test, world};
 
 use super::bed::Bed;
 use super::bundle::Bundle;
+use super::driver::{Deed, Driver, external, table};
 use super::output::null_streams;
 use super::runtime::Runtime::{self, Runc11, Runc13};
 use super::snapshot::Snapshot;
@@ -37,8 +28,9 @@ const RUNC_1_3: &[Need] = &[Root, Criu, Netns, Busybox, Cgroups, Need::Runtime(R
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        test("tmpfs::runc_1_1s_are_made_anew", RUNC_1_1, || made_anew(Runc11)),
-        test("tmpfs::runc_1_3s_are_made_anew", RUNC_1_3, || made_anew(Runc13)),
+        test("tmpfs::runc_1_1s_are_made_anew", RUNC_1_1, || world::alone(|| made_anew(Runc11))),
+        test("tmpfs::runc_1_3s_are_made_anew", RUNC_1_3, || world::alone(|| made_anew(Runc13))),
+        test("tmpfs::a_driver_killed_at_any_step_leaves_no_mount", RUNC_1_3, || world::alone(killed)),
     ]
 }
 
@@ -55,115 +47,51 @@ fn await_count(bundle: &Bundle) -> Outcome {
     until("the container to count", SOON, || (count(bundle).len() > from + 2).then_some(()))
 }
 
-/// What the library would be told by a caller that drives it himself.
-struct Driver {
-    criu: PathBuf,
-    kept: RuntimeDirectory,
-    images: PathBuf,
-    rootfs: PathBuf,
+/// What of the machine is to be as it was.
+#[derive(PartialEq, Eq)]
+struct Machine {
+    mounts: String,
+    run: Vec<PathBuf>,
 }
 
-/// A mount that CRIU is not to look into, as the runtime would tell it: its key at the dump.
-fn external(mount: &Mount) -> Option<String> {
-    match (mount.filesystem.as_str(), mount.root.to_str()) {
-        ("cgroup", _) => Some(mount.mountpoint.display().to_string()),
-        // A masked file.
-        ("tmpfs" | "devtmpfs", Some("/null")) => Some("/dev/null".into()),
-        _ => None,
+impl Machine {
+    fn look() -> Result<Self, Failed> {
+        let mut run = fs::read_dir("/run")?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, Failed>>()?;
+        // Others use /run as well, and every CRIU outside leaves an empty file where it is no tmpfs.
+        run.retain(|path| path.to_string_lossy().contains("cr") && path != Path::new("/run/criu.kdat.tmp"));
+        run.sort();
+        Ok(Self { mounts: fs::read_to_string("/proc/thread-self/mountinfo")?, run })
+    }
+
+    fn must_be_unchanged(&self) -> Outcome {
+        let now = Self::look()?;
+        ensure!(now.mounts == self.mounts, "the mounts were\n{}and are\n{}", self.mounts, now.mounts);
+        ensure!(now.run == self.run, "/run had {:?} and has {:?}", self.run, now.run);
+        ensure!(!Path::new("/run/criu.kdat").exists(), "CRIU's cache was put where no boot removes it");
+        Ok(())
     }
 }
 
-fn mounts(pid: i32) -> Result<Vec<Mount>, Failed> {
-    Ok(fs::read(format!("/proc/{pid}/mountinfo"))?.split(|byte| *byte == b'\n').filter_map(Mount::parse).collect())
+fn driver(bed: &Bed, bundle: &Bundle) -> Result<Driver, Failed> {
+    let images = bed.path("images");
+    fs::create_dir(&images)?;
+    let criu = need::criu().ok_or("no CRIU")?;
+    Ok(Driver { criu, kept: bed.path("kept"), images, rootfs: bundle.inside("/") })
 }
 
-/// How each is mounted, by its place. What is of a mount and not of a machine.
-fn table(pid: i32) -> Result<BTreeMap<PathBuf, String>, Failed> {
-    let line = |mount: Mount| {
-        let sorted = |options: &str| options.split(',').map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
-        let line = format!("{} {:?} {:?}", mount.filesystem, sorted(&mount.options), sorted(&mount.filesystem_options));
-        (mount.mountpoint, line)
-    };
-    // What masks a file comes from the host's /dev afterwards, as with the runtime's own restore.
-    let is_mask = |mount: &Mount| external(mount).is_some_and(|key| key == "/dev/null");
-    Ok(mounts(pid)?.into_iter().filter(|mount| !is_mask(mount)).map(line).collect())
+fn await_end(bed: &Bed) -> Outcome {
+    until("the container to be gone", SOON, || bed.processes().is_empty().then_some(()))
 }
 
-impl Driver {
-    fn arena(&self) -> Plan {
-        let mut plan = Plan::new();
-        plan.features(FeatureCache::new(self.kept.clone(), "some.kdat", [3; 32]));
-        plan
-    }
-
-    /// As CRIU sees it: it mounts below its working directory.
-    fn directory(&self, arena: &Arena) -> Result<ImageDirectory, Failed> {
-        Ok(ImageDirectory::new(arena.open(&self.images, OFlags::RDONLY | OFlags::DIRECTORY)?))
-    }
-
-    async fn dump(&self, pid: i32, left_out: &[Tmpfs]) -> Result<Duration, Failed> {
-        let mut arena = Arena::new(self.arena())?;
-        let mut launch = Launch::new(&self.criu);
-        launch.mount_namespace = Some(arena.namespace());
-        let session = Session::start(&launch)?;
-        let mut options = DumpOptions::new(pid);
-        options.log = Log::new("dump.log");
-        options.switches.insert(DumpSwitch::OrphanPtsMaster);
-        options.network_lock = Some(NetworkLock::Skip);
-        options.empty_ns = vec![EmptyNamespace::Network];
-        options.external = left_out.iter().map(Tmpfs::external).collect();
-        for mount in mounts(pid)? {
-            if let Some(key) = external(&mount) {
-                options.external.push(format!("mnt[{}]:{key}", mount.mountpoint.display()));
-            }
-        }
-        let began = Instant::now();
-        let mut operation = session.dump(self.directory(&arena)?, options).await?;
-        while let Some(event) = operation.next().await? {
-            if *event.kind() == EventKind::QueryExtFiles {
-                ensure!(left_out.iter().all(Tmpfs::is_unchanged), "a tmpfs has changed");
-            }
-            event.proceed().await?;
-        }
-        operation.finish().await?;
-        arena.keep_features()?;
-        Ok(began.elapsed())
-    }
-
-    async fn restore(&self, left_out: &[RecordedTmpfs], cgroups: &[PathBuf]) -> Result<(i32, Duration), Failed> {
-        let began = Instant::now();
-        let mut plan = self.arena();
-        let mut options = RestoreOptions::new();
-        options.root = Some(plan.root(&self.rootfs).display().to_string());
-        options.external = tmpfs::plan(left_out, &mut plan)?;
-        options.external.push("mnt[/dev/null]:/dev/null".into());
-        for cgroup in cgroups {
-            let controller = cgroup.components().nth(4).ok_or("a cgroup in no hierarchy")?.as_os_str();
-            let at = Path::new("/sys/fs/cgroup").join(controller);
-            options.external.push(format!("mnt[{}]:{}", at.display(), cgroup.display()));
-        }
-        options.empty_ns = vec![EmptyNamespace::Network];
-        options.switches.insert(RestoreSwitch::OrphanPtsMaster);
-        let mut arena = Arena::new(plan)?;
-        tmpfs::fill(left_out, &arena)?;
-        let mut launch = Launch::new(&self.criu);
-        launch.mount_namespace = Some(arena.namespace());
-        let session = Session::start(&launch)?;
-        enter(session.criu_pid(), cgroups)?;
-        let mut operation = session.restore(self.directory(&arena)?, options).await?;
-        while let Some(event) = operation.next().await? {
-            event.proceed().await?;
-        }
-        let pid = operation.finish().await?.pid;
-        arena.keep_features()?;
-        Ok((pid, began.elapsed()))
-    }
+fn counted_without_gap(bundle: &Bundle) -> Outcome {
+    let count = count(bundle);
+    ensure!(count.windows(2).all(|pair| pair[1] == pair[0] + 1), "it has not counted on: {count:?}");
+    Ok(())
 }
 
 fn made_anew(runtime: Runtime) -> Outcome {
     let bed = Bed::new(runtime)?;
-    let before = Snapshot::take(bed.tag());
-    let (table_of_host, run) = (fs::read_to_string("/proc/thread-self/mountinfo")?, listing(Path::new("/run"))?);
+    let (cgroups_before, machine) = (Snapshot::take(bed.tag()), Machine::look()?);
     let mut bundle = bed.bundle("bundle")?;
     bundle.shell(COUNTER);
     bundle.mount("tmpfs", "tmpfs", "/empty", &["nosuid", "noexec", "size=1m", "mode=1750"])?;
@@ -184,38 +112,77 @@ fn made_anew(runtime: Runtime) -> Outcome {
         ensure!(at(path).is_some(), "{path} is not left out of the images: {recorded:?}");
     }
     ensure!(at("/full").is_none(), "content is left out of the images: {recorded:?}");
-    // As it is kept.
-    let recorded: Vec<RecordedTmpfs> = serde_json::from_slice(&serde_json::to_vec(&recorded)?)?;
+    let masks = recorded.iter().filter(|tmpfs| tmpfs.flags.contains("ro")).map(|tmpfs| &tmpfs.name);
+    ensure!(masks.collect::<BTreeSet<_>>().len() == 1, "masks are made twice: {recorded:?}");
     container.sh("mkdir /empty/later")?;
     ensure!(left_out.iter().filter(|tmpfs| !tmpfs.is_unchanged()).count() == 1, "a new directory was not noticed");
-    container.sh("rmdir /empty/later")?;
+    container.sh("rmdir /empty/later; echo content > /dev/shm/file")?;
+    ensure!(left_out.iter().filter(|tmpfs| !tmpfs.is_unchanged()).count() == 1, "content was not noticed");
+    container.sh("rm /dev/shm/file")?;
     ensure!(left_out.iter().all(Tmpfs::is_unchanged), "nothing is different");
-
-    let images = bed.path("images");
-    fs::create_dir(&images)?;
-    let kept = RuntimeDirectory::at(bed.path("kept"));
-    let driver = Driver { criu: need::criu().ok_or("no CRIU")?, kept, images, rootfs: bundle.inside("/") };
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let left_out = Tmpfs::find(pid, |mount| external(mount).is_some())?;
-    let dumped = tokio.block_on(driver.dump(pid, &left_out))?;
     drop(left_out);
-    until("the container to be gone", SOON, || bed.processes().is_empty().then_some(()))?;
-    let restored = tokio.block_on(driver.restore(&recorded, &cgroups));
-    let (pid, restored) = restored.map_err(|failed| {
-        let log = fs::read_to_string(driver.images.join("restore.log")).unwrap_or_default();
-        format!("{}; {}", failed.message().unwrap_or_default(), crate::crr::decisive(&log))
-    })?;
+
+    let driver = driver(&bed, &bundle)?;
+    let (_, dumped) = driver.run(&Deed::Dump(pid))?;
+    await_end(&bed)?;
+    // As it is kept.
+    let recorded: Vec<RecordedTmpfs> = serde_json::from_slice(&serde_json::to_vec(&recorded)?)?;
+    let (pid, restored) = driver.run(&Deed::Restore(recorded, cgroups))?;
     println!("{}: dump {dumped:?}, restore {restored:?}", runtime.name());
     await_count(&bundle)?;
-    ensure!(count(&bundle).windows(2).all(|pair| pair[1] == pair[0] + 1), "it has not counted on");
+    counted_without_gap(&bundle)?;
     let now = table(pid)?;
     ensure!(now == mounted, "mounts: {mounted:#?} became {now:#?}");
     let now = inside(pid, seen)?;
     ensure!(now == content, "what is in them: {content} became {now}");
     bed.clear()?;
-    ensure!(fs::read_to_string("/proc/thread-self/mountinfo")? == table_of_host, "a mount is left");
-    ensure!(listing(Path::new("/run"))? == run, "something is left in /run");
-    before.must_be_unchanged()
+    machine.must_be_unchanged()?;
+    cgroups_before.must_be_unchanged()
+}
+
+/// At these a restore is refused by the end of CRIU's socket; later the container runs.
+const RESTORING: &[&str] =
+    &["arena", "cgroups", "pre-restore", "setup-namespaces", "post-setup-namespaces", "post-restore"];
+
+fn killed() -> Outcome {
+    let bed = Bed::new(Runc13)?;
+    let machine = Machine::look()?;
+    let mut bundle = bed.bundle("bundle")?;
+    bundle.shell(COUNTER);
+    let container = bed.run("counter", &bundle, null_streams())?;
+    await_count(&bundle)?;
+    let (pid, cgroups) = (container.pid()?, directories(container.pid()?)?);
+    let recorded = Tmpfs::find(pid, |mount| external(mount).is_some())?;
+    let recorded: Vec<_> = recorded.iter().map(|tmpfs| tmpfs.recorded().clone()).collect();
+    let driver = driver(&bed, &bundle)?;
+    let rootfs = || -> Result<String, Failed> {
+        let mut command = Command::new("ls");
+        Ok(Running::start(command.arg("-lR").arg(bundle.inside("/bin")))?.end(SOON)?.must_pass("ls")?.stdout)
+    };
+    let before = rootfs()?;
+    let at = |step: &str, failed: Failed| format!("killed at {step}: {}", failed.message().unwrap_or_default());
+    let strike = |deed: &Deed, step: &str| {
+        let struck = Paused::start(&mut driver.command(deed)?, step).and_then(|paused| paused.strike(Kill::Crr));
+        struck.and_then(|_| machine.must_be_unchanged()).map_err(|failed| Failed::from(at(step, failed)))
+    };
+
+    for step in ["arena", "pre-dump", "network-lock", "query-ext-files", "post-dump"] {
+        strike(&Deed::Dump(pid), step)?;
+        await_count(&bundle).map_err(|failed| at(step, failed))?;
+    }
+    driver.run(&Deed::Dump(pid))?;
+    await_end(&bed)?;
+    let restore = Deed::Restore(recorded, cgroups);
+    for step in RESTORING {
+        strike(&restore, step)?;
+        await_end(&bed).map_err(|failed| at(step, failed))?;
+    }
+    driver.run(&restore)?;
+    await_count(&bundle)?;
+    counted_without_gap(&bundle)?;
+    bed.clear()?;
+    ensure!(rootfs()? == before, "the root file system has changed");
+    machine.must_be_unchanged()
 }
 
 /// What a shell in a container prints of which no runtime knows.
@@ -223,12 +190,6 @@ fn inside(pid: i32, line: &str) -> Result<String, Failed> {
     let mut command = Command::new("nsenter");
     command.args(["--mount", "--root", "--target", &pid.to_string(), "/bin/sh", "-c", line]);
     Ok(Running::start(&mut command)?.end(SOON)?.must_pass(line)?.stdout)
-}
-
-fn listing(directory: &Path) -> Result<Vec<PathBuf>, Failed> {
-    let mut found = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, Failed>>()?;
-    found.sort();
-    Ok(found)
 }
 
 /// The directories of a task's cgroups.

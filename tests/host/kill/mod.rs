@@ -7,7 +7,7 @@ mod connections;
 mod dropped;
 mod dump;
 mod memory;
-mod paused;
+pub(crate) mod paused;
 mod refill;
 mod restore;
 mod room;

@@ -17,11 +17,11 @@ use crate::victim::state;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The exit status of a program that SIGKILL has ended, as [`Ran`] tells it.
-pub(super) const KILLED: i32 = 137;
+pub(crate) const KILLED: i32 = 137;
 
 /// What ends, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kill {
+pub(crate) enum Kill {
     /// crr gets a SIGINT.
     CtrlC,
     /// crr gets a SIGTERM.
@@ -34,19 +34,19 @@ pub(super) enum Kill {
 
 impl Kill {
     /// All of them; the one that leaves the most comes last.
-    pub(super) const ALL: [Self; 4] = [Self::CtrlC, Self::Terminate, Self::Criu, Self::Crr];
+    pub(crate) const ALL: [Self; 4] = [Self::CtrlC, Self::Terminate, Self::Criu, Self::Crr];
 }
 
 /// A crr that stands still, and its CRIU.
-pub(super) struct Paused {
+pub(crate) struct Paused {
     running: Running,
     /// CRIU, unless it has ended already.
-    pub(super) criu: Option<i32>,
+    pub(crate) criu: Option<i32>,
 }
 
 impl Paused {
     /// Starts a command of crr and waits until it stands still at `step`.
-    pub(super) fn start(command: &mut Command, step: &str) -> Result<Self, Failed> {
+    pub(crate) fn start(command: &mut Command, step: &str) -> Result<Self, Failed> {
         let running = Running::start(command.env("CRR_TEST_PAUSE_AT", step))?;
         let pid = running.pid();
         let stands = until(format_args!("crr to stand still at {step}"), SOON, || match state(pid) {
@@ -63,23 +63,23 @@ impl Paused {
     }
 
     /// crr's PID.
-    pub(super) fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.running.pid()
     }
 
     /// Sends crr a signal.
-    pub(super) fn signal(&self, signal: Signal) -> Result<(), Failed> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Failed> {
         Ok(kill(Pid::from_raw(self.running.pid()), signal)?)
     }
 
     /// Lets crr go on, to its end.
-    pub(super) fn go_on(self) -> Result<Ran, Failed> {
+    pub(crate) fn go_on(self) -> Result<Ran, Failed> {
         self.signal(Signal::SIGCONT)?;
         self.running.end(LIMIT)
     }
 
     /// Kills, and waits for the end of both.
-    pub(super) fn strike(self, what: Kill) -> Result<Ran, Failed> {
+    pub(crate) fn strike(self, what: Kill) -> Result<Ran, Failed> {
         let criu = self.criu;
         let ran = match what {
             Kill::CtrlC | Kill::Terminate => {
@@ -104,7 +104,7 @@ impl Paused {
 }
 
 /// The children of a process.
-pub(super) fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of_task = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
     of_task.flat_map(|text| text.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>()).collect()
