@@ -1,5 +1,5 @@
 //! libcontainer's configuration of a config.json, as runc keeps it in state.json: libcontainer/specconv
-//! `CreateLibcontainerConfig`. Compared with what runc 1.1.5 and 1.3.6 write, in state/tests.rs.
+//! `CreateLibcontainerConfig`. Compared with what runc 1.1.5 and 1.3.6 write, in tests/build.rs.
 
 use std::path::Path;
 

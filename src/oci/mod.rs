@@ -48,3 +48,6 @@ pub use problem::Problem;
 pub use spec::Spec;
 pub use state::State;
 pub use status::Status;
+
+#[cfg(test)]
+mod tests;
