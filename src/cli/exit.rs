@@ -28,7 +28,7 @@ pub(crate) const TABLE: &str = "Exit codes:
   80  CRIU refused the dump; the tree runs on
   81  CRIU refused the restore; nothing is left of it
   82  cancelled; the tree is as it was
-  83  a PID is taken
+  83  a PID, or the name of a container, is taken
   90  failed, and the tree is not as it was
 Once a tree that `crr restore` waits for runs, crr exits as its root task does: its status, or 128+N for signal N.";
 

@@ -1,4 +1,55 @@
-//! Containers of runc and crun.
+//! Containers of runc and crun, without runc, crun or a daemon.
 
+pub(crate) mod cgroup;
 pub mod dump;
+pub(crate) mod journal;
+pub mod restore;
+pub(crate) mod scene;
 pub mod tmpfs;
+
+use std::path::Path;
+
+use self::journal::{Fate, Journal};
+use crate::error::{Error, Result};
+use crate::oci::{Id, State};
+
+/// Removes what killed restores of containers have left. Gives what was found and what became of it.
+pub fn sweep() -> Vec<String> {
+    let mut said = Vec::new();
+    for abandoned in Journal::abandoned() {
+        let (id, fate) = (abandoned.id().to_owned(), abandoned.fate());
+        let left = abandoned.undo();
+        match (fate, left.is_empty()) {
+            (Fate::Unfinished, true) => {
+                said.push(format!("removed what a killed restore of the container `{id}` had left"))
+            }
+            (Fate::Runs, true) => {}
+            (_, false) => said.extend(left),
+        }
+    }
+    said
+}
+
+/// Removes a container that has ended: its cgroups, its state, and the directory of its own that a clone has. As its runtime's
+/// delete does, but that this keeps to what a restore makes.
+///
+/// # Errors
+/// [`Error::Io`] for what cannot be removed.
+pub fn remove(runtime_root: &Path, id: &Id) -> Result<()> {
+    let directory = runtime_root.join(id);
+    let path = directory.join(State::NAME);
+    let state = State::read(&path)?;
+    for cgroup in state.cgroup_paths().values() {
+        cgroup::remove(cgroup).map_err(Error::io("remove the cgroup", cgroup))?;
+    }
+    std::fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+    std::fs::remove_dir(&directory).map_err(Error::io("remove", &directory))?;
+    let clone = restore::clone_directory(id.as_str(), &directory);
+    scene::remove_clone(&clone).map_err(Error::io("remove", &clone))
+}
+
+/// What killed restores of containers have left, for [`sweep`] to remove.
+pub fn leftovers() -> Vec<String> {
+    let unfinished = Journal::abandoned().into_iter().filter(|abandoned| abandoned.fate() == Fate::Unfinished);
+    unfinished.map(|abandoned| format!("a killed restore of the container `{}`", abandoned.id())).collect()
+}

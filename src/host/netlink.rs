@@ -48,9 +48,22 @@ const TABLES_LIMIT: usize = 10_000;
 /// # Errors
 /// What the kernel says, usually that `CAP_NET_ADMIN` is missing.
 pub fn loopback_up() -> io::Result<()> {
+    up(LOOPBACK)
+}
+
+/// Takes an interface of the calling thread's network namespace up.
+///
+/// # Errors
+/// What the kernel says: `ENODEV` if there is none of that name.
+pub fn link_up(name: &str) -> io::Result<()> {
+    let index = nix::net::if_::if_nametoindex(name)?;
+    up(index.cast_signed())
+}
+
+fn up(index: i32) -> io::Result<()> {
     let mut message = Message::new(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
     message.bytes.extend([0; 4]);
-    message.bytes.extend(LOOPBACK.to_ne_bytes());
+    message.bytes.extend(index.to_ne_bytes());
     message.bytes.extend(IFF_UP.to_ne_bytes());
     message.bytes.extend(IFF_UP.to_ne_bytes());
     let socket = Socket::open(SockProtocol::NetlinkRoute)?;

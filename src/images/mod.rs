@@ -27,6 +27,7 @@ mod file;
 mod inventory;
 mod kind;
 mod memory;
+mod mount;
 mod pagemap;
 mod record;
 mod remap;
@@ -58,6 +59,7 @@ pub use self::file::{
 pub use self::inventory::{Inventory, SecurityModule};
 pub use self::kind::Kind;
 pub use self::memory::{Mapping, Memory};
+pub use self::mount::Mount;
 pub use self::pagemap::{PageRange, Pagemap, PagemapOf, Place};
 pub use self::remap::{Directories, GhostFile, Lock, Remap, RemapTarget};
 pub use self::set::{Needed, Problem};
@@ -198,6 +200,11 @@ impl Images {
     /// Reads `tty-info.img`; without that file there are none.
     pub fn terminals(&self) -> Result<Vec<Terminal>> {
         self.all_or_none(Kind::Terminals)
+    }
+
+    /// Reads `mountpoints-ID.img`: the mounts of the mount namespace with this [`Ids::mount_namespace`].
+    pub fn mounts(&self, id: u32) -> Result<Vec<Mount>> {
+        self.reader(Kind::Mounts, id)?.all()
     }
 
     /// Reads `filelocks.img`; without that file there are none.

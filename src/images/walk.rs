@@ -24,6 +24,7 @@ pub(super) fn walk<R: Read>(reader: Reader<R>, kind: Kind) -> Result<u64> {
         }
         Kind::Remaps => each::<Remap, _>(reader),
         Kind::Memfds => each::<Memfd, _>(reader),
+        Kind::Mounts => each::<Mount, _>(reader),
         Kind::Terminals => each::<Terminal, _>(reader),
         Kind::Locks => each::<Lock, _>(reader),
         Kind::Cgroups => one::<Cgroups, _>(reader),
@@ -40,7 +41,6 @@ pub(super) fn walk<R: Read>(reader: Reader<R>, kind: Kind) -> Result<u64> {
         }),
         Kind::SocketQueues => followed(reader, |record: &sk_packet::Sk_packet_entry| u64::from(record.length())),
         Kind::Seccomp
-        | Kind::Mounts
         | Kind::Uts
         | Kind::TimeNamespace
         | Kind::UserNamespace

@@ -1,11 +1,14 @@
 //! The restore itself: checks beside the start of CRIU, the request, events, and what to do when it does not work.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::attendant::{Shared, Surroundings};
 use super::checks::{Checks, Facts, Found, check_criu, check_images};
+use super::container::ContainerProblem;
 use super::home::{self, Home, Settled};
 use super::network;
 use super::options::complete;
@@ -28,6 +31,9 @@ use crate::swrk::{Group, Launch, Programs, Reaping, Stdin, Watch};
 /// How long CRIU may take to notice that it is not wanted any more: it looks at its socket at events only.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// What runc and crun write beside the images of a container.
+const DESCRIPTORS: &str = "descriptors.json";
+
 /// How long a killed process may keep its PID: PID 1 may take a second to take note of its end.
 const DYING: Duration = Duration::from_secs(5);
 
@@ -37,6 +43,7 @@ const DYING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Restoring {
     operation: Option<Operation<Restored>>,
+    attendant: Option<Shared>,
     undo: Option<Undo>,
     lock: Option<network::Lock>,
     pids: BTreeSet<i32>,
@@ -88,25 +95,34 @@ pub struct Cancelled {
 /// # Cancellation
 /// Dropping the future leaves nothing.
 pub async fn begin(request: Request) -> Result<Restoring> {
-    let Request { directory, criu, mut options, trust, verify, files, home, work, deadline } = request;
+    let Request { directory, criu, mut options, trust, verify, files, home, work, deadline, surroundings } = request;
     let deadline = deadline.map(|deadline| Instant::now() + deadline);
     let checkpoint = Checkpoint::open(&directory, trust)?;
     let directory = checkpoint.path().to_path_buf();
     let copy = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map_err(Error::io("open", &directory));
     let images = Images::from_directory(copy(&checkpoint)?, &directory);
     let mut remarks = Remarks::default();
+    let (namespace, inside, cgroups, attendant) = match surroundings {
+        Some(Surroundings { mount_namespace, work, cgroups, attendant }) => {
+            (Some(mount_namespace), Some(work), Some(cgroups), Some(attendant))
+        }
+        None => (None, None, None, None),
+    };
     let search = Search::new(criu, std::env::var_os("PATH").as_deref());
     // CRIU starts while the images are read, where the record tells how it is to be started.
     let early = match checkpoint.record() {
         Some(record) => {
-            let is_job = is_job(&options) || record.options.switches.contains(&DumpSwitch::ShellJob);
+            let recorded_job = record.options.switches.contains(&DumpSwitch::ShellJob) && !sends_master(&options);
+            let is_job = is_job(&options) || recorded_job;
             let chosen = search.choose(InetSockets::Unknown).await?;
             let found = match options.config_file {
                 // It may say otherwise.
                 Some(_) => Programs::All,
+                // What CRIU finds out there is kept for others.
+                None if namespace.is_some() => Programs::All,
                 None => programs(record.options.tcp, record.options.network_lock, images.has_network_namespace()),
             };
-            Some((is_job, start(&chosen, is_job, &options, found)?, chosen.binary))
+            Some((is_job, start(&chosen, is_job, &options, found, namespace.clone())?, chosen.binary))
         }
         None => None,
     };
@@ -114,23 +130,43 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         Ok(subject) => subject,
         Err(error) => return Err(unreadable(&images, &checkpoint, verify, error)),
     };
-    complete(&mut options, checkpoint.record().map(|record| &record.options), &subject, &mut remarks);
+    let recorded_options = checkpoint.record().map(|record| &record.options);
+    complete(&mut options, recorded_options, &subject, attendant.is_some(), &mut remarks);
 
+    if attendant.is_none() && options.root.is_none() {
+        if let Some(problem) = of_container(&checkpoint, &subject) {
+            return Err(Error::Unrestorable { dir: directory, problems: vec![problem] });
+        }
+    }
     let chosen = search.choose(if subject.inet { InetSockets::Some } else { InetSockets::None }).await?;
     let mut session = match early {
         Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => session,
-        _ => start(&chosen, is_job(&options), &options, Programs::All)?,
+        _ => start(&chosen, is_job(&options), &options, Programs::All, namespace)?,
     };
     session.watch(Watch { deadline, ..Watch::default() });
 
     let numbers = subject.numbers();
     let facts = Facts::of(&options);
-    let work = WorkDirectory::new(work.as_deref())?;
+    let work = match inside {
+        Some(inside) => WorkDirectory::inside(inside, work.as_deref()),
+        None => WorkDirectory::new(work.as_deref())?,
+    };
     let image_directory = ImageDirectory { images: copy(&checkpoint)?, work: Some(work.open()?) };
     let remains = Remains::watch(session.criu_pid(), numbers.clone())?;
-    let undo = Undo { remains, work, log: options.log.file.clone(), settled: None, put_back: None };
+    let undo = Undo {
+        remains,
+        work,
+        log: options.log.file.clone(),
+        settled: None,
+        put_back: None,
+        attendant: attendant.clone(),
+    };
     let tcp = options.tcp;
-    let home = if options.cgroups.mode.is_some_and(|mode| mode != CgroupMode::Ignore) { Home::Restorer } else { home };
+    let home = match cgroups {
+        Some(directories) => Home::Directories(directories),
+        None if options.cgroups.mode.is_some_and(|mode| mode != CgroupMode::Ignore) => Home::Restorer,
+        None => home,
+    };
     let recorded = subject.home(checkpoint.record());
     let worker = session.criu_pid();
     let settling = tokio::task::spawn_blocking(move || {
@@ -142,6 +178,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let operation = session.restore(image_directory, options).await?;
     let mut restoring = Restoring {
         operation: Some(operation),
+        attendant,
         undo: Some(undo),
         lock: None,
         pids: subject.tasks.iter().filter_map(|task| i32::try_from(task.pid).ok()).collect(),
@@ -164,12 +201,32 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     Ok(restoring)
 }
 
-fn is_job(options: &RestoreOptions) -> bool {
-    options.switches.contains(&RestoreSwitch::ShellJob)
+/// That the images are of a container, which needs more around it than a tree of processes. A caller that names a root file
+/// system of its own is believed.
+fn of_container(checkpoint: &Checkpoint, subject: &Subject) -> Option<Problem> {
+    let recorded = checkpoint.record().and_then(|record| record.container.as_ref());
+    let is_container = recorded.is_some() || subject.own_mounts && checkpoint.path().join(DESCRIPTORS).exists();
+    let id = recorded.map(|container| container.id.clone());
+    is_container.then_some(Problem::Container(ContainerProblem::IsAContainer { id }))
 }
 
-fn start(criu: &Chosen, is_job: bool, options: &RestoreOptions, programs: Programs) -> Result<Session> {
-    let mut launch = Launch { programs, ..Launch::new(&criu.binary) };
+fn is_job(options: &RestoreOptions) -> bool {
+    options.switches.contains(&RestoreSwitch::ShellJob) && !sends_master(options)
+}
+
+/// Whether the other end of the tree's terminal comes to us instead of being ours.
+fn sends_master(options: &RestoreOptions) -> bool {
+    options.switches.contains(&RestoreSwitch::OrphanPtsMaster)
+}
+
+fn start(
+    criu: &Chosen,
+    is_job: bool,
+    options: &RestoreOptions,
+    programs: Programs,
+    mount_namespace: Option<Arc<OwnedFd>>,
+) -> Result<Session> {
+    let mut launch = Launch { programs, mount_namespace, ..Launch::new(&criu.binary) };
     if is_job {
         // The job's group is to be the caller's, which holds the terminal.
         launch.group = Group::Caller;
@@ -315,7 +372,7 @@ impl Restoring {
             self.tree_runs();
         }
         let Some(operation) = self.operation.as_mut() else { return Ok(None) };
-        let event = match operation.next().await {
+        let mut event = match operation.next().await {
             Ok(Some(event)) => event,
             Ok(None) => return Ok(None),
             // That CRIU went away before it could say so changes nothing.
@@ -336,6 +393,15 @@ impl Restoring {
                 undo.remains.signal();
             }
             return Err(Error::Cancelled { attempt: "restore" });
+        }
+        if let Some(attendant) = &self.attendant {
+            // In this thread: handed to another it would be lost with the future.
+            let descriptor = event.take_descriptor();
+            let attended = attendant.with(|attendant| attendant.attend(event.kind(), event.pid(), descriptor));
+            if let (Err(_), Some(undo)) = (&attended, self.undo.as_ref().filter(|_| self.held)) {
+                undo.remains.signal();
+            }
+            attended?;
         }
         Ok(Some(event))
     }
@@ -442,16 +508,20 @@ struct Undo {
     log: String,
     settled: Option<Settled>,
     put_back: Option<PutBack>,
+    attendant: Option<Shared>,
 }
 
 impl Undo {
     /// After CRIU's end. Blocks.
     fn run(self, runs: bool, failed: bool) -> Cancelled {
-        let Self { mut remains, work, log, settled, put_back } = self;
+        let Self { mut remains, work, log, settled, put_back, attendant } = self;
         let (killed, left) = match runs {
             true => Default::default(),
             false => remains.kill(),
         };
+        if let Some(attendant) = attendant {
+            attendant.with(|attendant| if runs { attendant.keep(&mut Remarks::default()) } else { attendant.undo() });
+        }
         if runs {
             settled.map(Settled::keep);
         } else if let Some(settled) = settled {
@@ -470,8 +540,11 @@ impl Undo {
 
     /// After success.
     fn keep(self, remarks: &mut Remarks) -> (Option<OwnCgroup>, Option<RestoreStatistics>) {
-        let Self { mut remains, work, log: _, settled, put_back } = self;
+        let Self { mut remains, work, log: _, settled, put_back, attendant } = self;
         remains.release();
+        if let Some(attendant) = attendant {
+            attendant.with(|attendant| attendant.keep(remarks));
+        }
         if let Some(Err(error)) = put_back.map(PutBack::clear) {
             remarks.warn(format!("a name that CRIU made is left: {error}"));
         }

@@ -1,11 +1,11 @@
 //! The cgroup that a restored tree lives in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::problem::Remarks;
 use crate::error::Result;
-use crate::host::cgroup::{Layout, Membership, OwnCgroup, Place, settle};
+use crate::host::cgroup::{Layout, Membership, OwnCgroup, Place, put, settle};
 
 /// CRIU leaves a cgroup within milliseconds of being told to end.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -21,6 +21,8 @@ pub enum Home {
     Named(String),
     /// Where the restorer is, or where CRIU's own `--manage-cgroups` puts it.
     Restorer,
+    /// In the cgroups at these directories.
+    Directories(Vec<PathBuf>),
 }
 
 /// A cgroup that CRIU's worker was moved into. Unless it is kept, one made for it is removed when dropped.
@@ -42,6 +44,7 @@ impl Settled {
         let unmoved = Self { own: None, place: None };
         let layout = match (home, Layout::read()) {
             (Home::Restorer, _) => return Ok(unmoved),
+            (Home::Directories(directories), _) => return enter(directories, criu),
             (_, Ok(layout)) => layout,
             (_, Err(error)) => {
                 remarks.warn(format!("the tree is in crr's own cgroup: {error}"));
@@ -103,6 +106,15 @@ impl Drop for Settled {
             let _ = std::thread::Builder::new().name("crr-cgroup".into()).spawn(move || Self::remove(own));
         }
     }
+}
+
+/// Moves `criu` into each of them.
+fn enter(directories: &[PathBuf], criu: i32) -> Result<Settled, String> {
+    for directory in directories {
+        put(criu, directory).map_err(|error| format!("cannot enter the cgroup `{}`: {error}", directory.display()))?;
+    }
+    let place = directories.first().map(|directory| directory.display().to_string());
+    Ok(Settled { own: None, place })
 }
 
 /// Removes it now. Blocks until CRIU has left it.

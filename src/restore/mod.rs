@@ -23,7 +23,9 @@
 //! A restore that is given up, by [`Restoring::cancel`] or by dropping it before the tree runs, leaves nothing: what CRIU has
 //! made is killed, also where CRIU itself was killed and would have left tasks that hang for ever.
 
+mod attendant;
 mod checks;
+mod container;
 mod flow;
 mod home;
 mod network;
@@ -36,6 +38,8 @@ mod subject;
 mod unlock;
 mod work;
 
+pub(crate) use attendant::{Attendant, Shared, Surroundings};
+pub use container::ContainerProblem;
 pub use flow::{Cancelled, Finished, Restoring, begin, releases};
 pub use home::Home;
 pub use problem::{Problem, Remarks};

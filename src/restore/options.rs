@@ -5,16 +5,17 @@ use super::subject::Subject;
 use crate::checkpoint::RecordedOptions;
 use crate::request::{DumpSwitch, RestoreOptions, RestoreSwitch, Tcp};
 
-/// Adds to the `given` options what is recorded or, without a record, what the images show to be needed. Says what was added,
+/// Adds to the `given` options what is recorded (but for what comes from outside a container) or, without a record, what the images show to be needed. Says what was added,
 /// and where the caller differs from the record.
 pub(super) fn complete(
     given: &mut RestoreOptions,
     recorded: Option<&RecordedOptions>,
     subject: &Subject,
+    of_container: bool,
     remarks: &mut Remarks,
 ) {
     match recorded {
-        Some(recorded) => add_recorded(given, recorded, remarks),
+        Some(recorded) => add_recorded(given, recorded, of_container, remarks),
         None => add_needed(given, subject, remarks),
     }
     if given.tcp == Tcp::Refuse && subject.tcp_close && !subject.connections.is_empty() {
@@ -38,7 +39,7 @@ fn add_needed(given: &mut RestoreOptions, subject: &Subject, remarks: &mut Remar
     }
 }
 
-fn add_recorded(given: &mut RestoreOptions, recorded: &RecordedOptions, remarks: &mut Remarks) {
+fn add_recorded(given: &mut RestoreOptions, recorded: &RecordedOptions, of_container: bool, remarks: &mut Remarks) {
     // Everything is named here, so that what is added to the record does not go unnoticed.
     let RecordedOptions {
         switches,
@@ -66,7 +67,9 @@ fn add_recorded(given: &mut RestoreOptions, recorded: &RecordedOptions, remarks:
         }
         _ => {}
     }
-    for resource in external {
+    // A container's are answered from its images and its bundle.
+    let outside = if of_container { &[][..] } else { external.as_slice() };
+    for resource in outside {
         let Some(resource) = at_restore(resource) else {
             remarks.warn(format!(
                 "the dump left out `{resource}`, which the restore must be given (--inherit-fd, --external)"
@@ -183,7 +186,7 @@ mod tests {
 
     fn merge(mut given: RestoreOptions, recorded: &RecordedOptions) -> (RestoreOptions, Remarks) {
         let mut remarks = Remarks::default();
-        complete(&mut given, Some(recorded), &subject(), &mut remarks);
+        complete(&mut given, Some(recorded), &subject(), false, &mut remarks);
         (given, remarks)
     }
 
@@ -258,7 +261,7 @@ mod tests {
         let subject = Subject { locks: true, link_remaps: true, tcp_close: true, ..subject() };
         let mut options = RestoreOptions::new();
         let mut remarks = Remarks::default();
-        complete(&mut options, None, &subject, &mut remarks);
+        complete(&mut options, None, &subject, false, &mut remarks);
         assert_eq!(options.switches, [RestoreSwitch::FileLocks, RestoreSwitch::LinkRemap].into());
         assert_eq!(remarks.notes.len(), 2);
         assert_eq!(options.tcp, Tcp::Refuse, "there is no connection");

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::container::ContainerProblem;
 use crate::checkpoint::Difference;
 use crate::error::WrongImage;
 use crate::host::Taken;
@@ -53,6 +54,8 @@ pub enum Problem {
     NoTerminal,
     /// The cgroup that was asked for cannot be used.
     Cgroup(String),
+    /// Something about a container.
+    Container(ContainerProblem),
 }
 
 impl Problem {
@@ -74,6 +77,7 @@ impl Problem {
             Self::File(_) => "bring the files as they were; `crr dump --with-files` takes them along",
             Self::NoTerminal => "run crr on a terminal",
             Self::Cgroup(_) => "make the cgroup, or name another",
+            Self::Container(problem) => problem.hint(),
         };
         Some(hint.to_owned())
     }
@@ -108,6 +112,7 @@ impl fmt::Display for Problem {
                 f.write_str("the tree is a job of a shell on a terminal, and standard input is no terminal")
             }
             Self::Cgroup(why) => f.write_str(why),
+            Self::Container(problem) => problem.fmt(f),
         }
     }
 }
@@ -122,11 +127,11 @@ pub struct Remarks {
 }
 
 impl Remarks {
-    pub(super) fn note(&mut self, text: impl Into<String>) {
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
     }
 
-    pub(super) fn warn(&mut self, text: impl Into<String>) {
+    pub(crate) fn warn(&mut self, text: impl Into<String>) {
         self.warnings.push(text.into());
     }
 

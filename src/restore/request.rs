@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::attendant::Surroundings;
 use super::home::Home;
 use crate::checkpoint::Trust;
 use crate::request::RestoreOptions;
@@ -29,6 +30,8 @@ pub struct Request {
     pub work: Option<PathBuf>,
     /// How long the whole may take.
     pub deadline: Option<Duration>,
+    /// What is around the tree, if it is a container: see [`crate::container`].
+    pub(crate) surroundings: Option<Surroundings>,
 }
 
 /// Whether the sums of the images are compared.
@@ -64,6 +67,7 @@ impl Request {
             home: Home::default(),
             work: None,
             deadline: None,
+            surroundings: None,
         }
     }
 }

@@ -1,19 +1,21 @@
 //! `crr restore --dir DIR [-d]`
 
+mod container;
 mod options;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use crr::checkpoint::Trust;
+use crr::container::restore::Wanted;
 use crr::error::Error;
 use crr::event::EventKind;
 use crr::operation::Interrupt;
 use crr::request::{Parent, RestoreState};
-use crr::restore::{self, Files, Finished, Home, Problem, Remarks, Request, Restoring, Verify};
+use crr::restore::{self, ContainerProblem, Files, Finished, Home, Problem, Remarks, Request, Restoring, Verify};
 
 use super::super::exit::Code;
 use super::super::failure::Failure;
@@ -45,6 +47,8 @@ pub(crate) struct Restore {
     /// Where --json prints without --detach: standard output is the tree's then
     #[arg(long, value_name = "N", requires = "json")]
     json_fd: Option<i32>,
+    #[command(flatten)]
+    as_container: container::ContainerArgs,
     #[command(flatten)]
     own: Own,
     #[command(flatten)]
@@ -100,7 +104,8 @@ impl Restore {
     }
 
     async fn restore(self, global: &Global, output: &Output, signals: Signals) -> Result<ExitCode, Failure> {
-        let Self { dir, detach, leave_stopped, pidfile, json_fd, own, resources, cgroups, log, command } = self;
+        let Self { dir, detach, leave_stopped, pidfile, json_fd, as_container, own, resources, cgroups, log, command } =
+            self;
         let Own { trust_images, no_verify, strict_files, cgroup, deadline, work_dir, exec_cmd } = own;
         let parent = match (exec_cmd, detach) {
             (true, _) => Parent::Command(command),
@@ -112,7 +117,12 @@ impl Restore {
             Some(number) => Some(std::fs::File::from(options::own(number)?)),
             None => None,
         };
-        let options = resources.options(parent, state, cgroups, log)?;
+        let names_root = resources.names_root();
+        let mut options = resources.options(parent, state, cgroups, log)?;
+        let wanted = as_container.wanted(global.root.as_ref(), &mut options.join)?;
+        if wanted.is_some() {
+            container::refuse_with_container(&[("--root", names_root), ("--cgroup", cgroup.is_some())])?;
+        }
         let mut progress = Shown { line: output.progress(), memory_bytes: memory_in(&dir) };
         progress.show("checking", 0);
         let mut request = Request::new(dir);
@@ -128,13 +138,16 @@ impl Restore {
         request.deadline = deadline;
 
         let terminal = Terminal::remember();
-        let mut announced = Announced { pidfile, json, detach, is_json: output.is_json() };
+        let mut announced = Announced { pidfile, json, detach, is_json: output.is_json(), times: None };
+        let owned = wanted.as_ref().map(|wanted| (wanted.runtime_root.clone(), wanted.id.clone()));
         let begun = tokio::select! {
             biased;
             signal = signals.ending() => Err(cancelled_by(signal)),
-            begun = restore::begin(request) => begun.map_err(failure),
+            begun = begin(wanted, request) => begun.map_err(failure),
         };
-        let mut restoring = begun.inspect_err(|failure| announced.failed(failure))?;
+        let Begun { mut restoring, notes, times } = begun.inspect_err(|failure| announced.failed(failure))?;
+        notes.iter().for_each(|note| output.note(note));
+        announced.times = times;
         say(output, restoring.remarks());
         let finished = match drive(&mut restoring, &signals, &mut announced, &mut progress, output).await {
             Ok(finished) => finished,
@@ -146,6 +159,9 @@ impl Restore {
         };
         drop(progress);
         say(output, &finished.remarks);
+        if let Some(Times { prepare, copy, begun }) = announced.times.filter(|_| !output.is_json()) {
+            output.note(&container::times(prepare, copy, begun.elapsed()));
+        }
         if detach {
             if !output.is_json() {
                 output.data(&format!("{}\n", finished.pid));
@@ -156,9 +172,40 @@ impl Restore {
         if let Some(cgroup) = finished.cgroup {
             cgroup.remove_if_empty();
         }
+        if let Some((root, id)) = owned {
+            // As `runc restore` does when it has waited.
+            crr::container::remove(&root, &id)?;
+        }
         drop(terminal);
         Ok(code)
     }
+}
+
+/// A restore under way, of whatever kind.
+struct Begun {
+    restoring: Restoring,
+    notes: Vec<String>,
+    times: Option<Times>,
+}
+
+/// How long the restore of a container took.
+#[derive(Clone, Copy)]
+struct Times {
+    prepare: Duration,
+    copy: Duration,
+    /// When CRIU was given it.
+    begun: Instant,
+}
+
+async fn begin(wanted: Option<Wanted>, request: Request) -> Result<Begun, Error> {
+    let start = Instant::now();
+    let Some(wanted) = wanted else {
+        return Ok(Begun { restoring: restore::begin(request).await?, notes: Vec::new(), times: None });
+    };
+    let crr::container::restore::Begun { restoring, notes, prepare, copy } =
+        crr::container::restore::begin(wanted, request).await?;
+    let times = Some(Times { prepare, copy, begun: start + prepare + copy });
+    Ok(Begun { restoring, notes, times })
 }
 
 /// What is told before the tree runs: so that whoever waits for it finds the tree in its first moment.
@@ -167,6 +214,7 @@ struct Announced {
     json: Option<std::fs::File>,
     detach: bool,
     is_json: bool,
+    times: Option<Times>,
 }
 
 impl Announced {
@@ -215,7 +263,7 @@ async fn drive(
         }
         progress.show(&stage, restored_bytes);
         let root = restoring.root();
-        let object = root.map(|root| object(restoring, root));
+        let object = root.map(|root| object(restoring, root, announced.times));
         let event = tokio::select! {
             biased;
             // Once the tree is there, it must be CRIU's turn to wait when it is given up: see `next_unless`. And once it runs
@@ -279,16 +327,27 @@ fn resident_bytes(pid: i32) -> u64 {
             .map_or(4096, |size| size.unsigned_abs())
 }
 
-fn object(restoring: &Restoring, root: i32) -> serde_json::Value {
+fn object(restoring: &Restoring, root: i32, times: Option<Times>) -> serde_json::Value {
     let Remarks { notes, warnings } = restoring.remarks();
-    serde_json::json!({
+    let mut object = serde_json::json!({
         "ok": true,
         "pid": root,
         "pids": restoring.pids(),
         "cgroup": restoring.cgroup(),
         "notes": notes,
         "warnings": warnings,
-    })
+    });
+    if let Some(Times { prepare, copy, begun }) = times {
+        // Until CRIU lets it run.
+        object["prepare_us"] = micros(prepare).into();
+        object["copy_us"] = micros(copy).into();
+        object["restore_us"] = micros(begun.elapsed()).into();
+    }
+    object
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn say(output: &Output, remarks: &Remarks) {
@@ -327,6 +386,19 @@ fn code_of(problem: &Problem) -> Code {
         Problem::Connections(_) => Code::ChoiceNeeded,
         Problem::NoTerminal => Code::Usage,
         Problem::Cgroup(_) => Code::NotThere,
+        Problem::Container(problem) => match problem {
+            ContainerProblem::NotAContainer
+            | ContainerProblem::IsAContainer { .. }
+            | ContainerProblem::NoBundle
+            | ContainerProblem::NoConsole
+            | ContainerProblem::Option { .. } => Code::Usage,
+            ContainerProblem::Bundle { .. } | ContainerProblem::Rootfs(_) | ContainerProblem::Namespace { .. } => {
+                Code::NotThere
+            }
+            ContainerProblem::IdTaken { .. } | ContainerProblem::Busy(_) => Code::PidTaken,
+            ContainerProblem::Stream { .. } => Code::ChoiceNeeded,
+            _ => Code::HostLacks,
+        },
         _ => Code::HostLacks,
     }
 }

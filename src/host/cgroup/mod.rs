@@ -139,7 +139,7 @@ impl Layout {
 }
 
 /// Moves a whole process into the cgroup at `directory`.
-fn put(pid: i32, directory: &Path) -> io::Result<()> {
+pub(crate) fn put(pid: i32, directory: &Path) -> io::Result<()> {
     std::fs::write(directory.join("cgroup.procs"), pid.to_string())
 }
 

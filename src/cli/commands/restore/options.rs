@@ -79,6 +79,11 @@ pub(super) struct Resources {
 }
 
 impl Resources {
+    /// Whether --root is given.
+    pub(super) fn names_root(&self) -> bool {
+        self.root.is_some()
+    }
+
     /// The options for CRIU.
     pub(super) fn options(
         self,
