@@ -6,7 +6,8 @@
 pub type Target = fn(&[u8]);
 
 /// Every function by the name of its target and corpus.
-pub const TARGETS: &[(&str, Target)] = &[("image", image), ("log", log), ("record", record), ("reply", reply)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("image", image), ("log", log), ("oci", oci), ("record", record), ("reply", reply)];
 
 /// An image file of the kind that its magic words say.
 pub fn image(data: &[u8]) {
@@ -18,6 +19,30 @@ pub fn log(data: &[u8]) {
     let explanation = crate::log::explain(data);
     assert_eq!(crate::log::explain_reader(data).ok().as_ref(), Some(&explanation));
     assert!(explanation.to_string().chars().all(|c| c == '\n' || !c.is_control()));
+}
+
+/// A state.json, status, config.json or descriptors.json. What is understood is written and understood again, and every
+/// error has a cure.
+pub fn oci(data: &[u8]) {
+    use std::path::Path;
+
+    use crate::oci::{Descriptors, Spec, State, Status};
+
+    let path = Path::new("a file");
+    let state = State::parse(data, path);
+    if let Ok(state) = &state {
+        let again = State::parse(state.to_json().as_bytes(), path);
+        assert_eq!(again.ok().map(|again| again.configuration()), Some(state.configuration()));
+    }
+    let status = Status::parse(data, path);
+    if let Ok(status) = &status {
+        let again = Status::parse(status.to_json().as_bytes(), path);
+        assert_eq!(again.ok().map(|again| again.rootfs()), Some(status.rootfs()));
+    }
+    let spec = Spec::parse(data.to_vec(), path).map(|spec| (spec.configuration(path), spec.hooks()));
+    let descriptors = Descriptors::parse(data, path);
+    let errors = [state.err(), status.err(), spec.err(), descriptors.err()];
+    assert!(errors.iter().flatten().all(|error| error.hint().is_some()));
 }
 
 /// A crr.json. What is understood is written and understood again.

@@ -28,6 +28,7 @@ mod connections;
 mod round_trip;
 mod runtimes;
 mod tmpfs;
+mod written_states;
 
 use libtest_mimic::Trial;
 
@@ -40,5 +41,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = runtimes::trials();
     trials.extend(connections::trials());
     trials.extend(tmpfs::trials());
+    trials.extend(written_states::trials());
     trials
 }
