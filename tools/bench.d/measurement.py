@@ -1,8 +1,11 @@
 """What is measured, and what it may be at the most."""
 
+import os
+import shutil
 import statistics
 from dataclasses import dataclass, field
 
+import container
 import process
 import tool
 
@@ -16,14 +19,15 @@ class Result:
 
     what: str
     unit: str
-    criu: list
+    theirs: list
     crr: list
     limit: float = None
     of_crr: bool = False  # the limit is of crr's figure itself, in the result's unit
+    rival: str = "criu"
     pairs: list = field(init=False)
 
     def __post_init__(self):
-        self.pairs = [mine / theirs for mine, theirs in zip(self.crr, self.criu) if theirs]
+        self.pairs = [mine / theirs for mine, theirs in zip(self.crr, self.theirs) if theirs]
 
     def ratio(self):
         """The median of the pairs' ratios: both of a pair ran one right after the other, on an equally busy machine."""
@@ -183,6 +187,120 @@ class Bench:
         return results
 
 
+    # -- containers -------------------------------------------------------------------------------------------------
+
+    def containers(self, name, line=container.COUNTER):
+        """runc and crr, crr with images of each kind and by its defaults; and the makers of containers."""
+        bare = ["--no-sync", "--no-hash"], ["--no-verify"]
+        runc = container.Runc(container_runtime(), self.criu.binary, self.places.scratch)
+        tools = [
+            runc,
+            container.Crr(self.bare.binary, runc, "crr", "runc", *bare),
+            container.Crr(self.bare.binary, runc, "crr, --images crr", "crr", *bare),
+        ]
+        return tools, container.Containers(runc, self.places.scratch, self.programs.programs)
+
+    def container(self):
+        tools, containers = self.containers("counter")
+        runc = tools[0]
+        tools.append(container.Crr(self.bare.binary, runc, "crr, defaults", "runc"))
+        took = {verb: {each.name: [] for each in tools} for verb in ("dump", "restore")}
+        with containers:
+            for counts, each in self.alternate(self.rounds(15), tools):
+                victim = containers.made[0] if containers.made else containers.make()
+                with self.places.disk.directory() as directory:
+                    victim.start()
+                    try:
+                        dumped = process.run(each.dump(victim, directory), self.output)
+                        victim.await_gone()
+                        restored = process.run(each.restore(victim, directory), self.output)
+                        victim.await_runs()
+                    finally:
+                        victim.delete()
+                if counts:
+                    took["dump"][each.name].append(dumped * 1000)
+                    took["restore"][each.name].append(restored * 1000)
+        limits = {"dump": (0.45, 0.25, None), "restore": (0.45, 0.20, None)}
+        return [
+            Result(f"{verb}: a container{each.name[3:]}", "ms", took[verb]["runc"], took[verb][each.name], limit, rival="runc")
+            for verb in took for each, limit in zip(tools[1:], limits[verb])
+        ]
+
+    def container_gap(self):
+        """How long a 1 ms ticker in a container stands still: when it is dumped and runs on, and from dump to restore."""
+        tools, containers = self.containers("ticker")
+        gaps = {what: {each.name: [] for each in tools} for what in ("dump", "both")}
+        with containers:
+            for counts, each in self.alternate(self.rounds(15), tools):
+                victim = containers.made[0] if containers.made else containers.make(container.TICKER)
+                with self.places.disk.directory() as directory:
+                    victim.start()
+                    try:
+                        victim.gap_us()
+                        process.run(each.dump(victim, directory.with_name("running"), running=True), self.output)
+                        running = victim.gap_us()
+                        process.run(each.dump(victim, directory), self.output)
+                        process.run(each.restore(victim, directory), self.output)
+                        both = victim.gap_us()
+                    finally:
+                        victim.delete()
+                if counts:
+                    gaps["dump"][each.name].append(running / 1000)
+                    gaps["both"][each.name].append(both / 1000)
+        named = {"dump": ("leave-running dump", (0.45, 0.25)), "both": ("dump and restore", (0.55, 0.22))}
+        return [
+            Result(f"a container stands still, {named[what][0]}{each.name[3:]}", "ms", gaps[what]["runc"],
+                   gaps[what][each.name], limit, rival="runc")
+            for what in gaps for each, limit in zip(tools[1:], named[what][1])
+        ]
+
+    def container_many(self):
+        """20 containers: crr by one command, runc in a shell loop, both two at a time."""
+        tools, containers = self.containers("counter")
+        took = {verb: {each.name: [] for each in tools} for verb in ("dump", "restore")}
+        jobs = ["--jobs", 2]
+        with containers:
+            victims = [containers.make() for _ in range(20)]
+            for counts, each in self.alternate(self.rounds(5), tools):
+                with self.places.disk.directory() as directory:
+                    for victim in victims:
+                        victim.start()
+                    is_runc = each is tools[0]
+                    if is_runc:
+                        directory.mkdir()
+                    try:
+                        words = container.shell_loop(each, "dump", victims, directory) if is_runc \
+                            else each.dump_all(victims, directory, jobs)
+                        dumped = process.run(words, self.output)
+                        for victim in victims:
+                            victim.await_gone()
+                        words = container.shell_loop(each, "restore", victims, directory) if is_runc \
+                            else each.restore_all(victims, directory, jobs)
+                        restored = process.run(words, self.output)
+                        for victim in victims:
+                            victim.await_runs()
+                    finally:
+                        for victim in victims:
+                            victim.delete()
+                if counts:
+                    took["dump"][each.name].append(dumped * 1000)
+                    took["restore"][each.name].append(restored * 1000)
+        limits = {"dump": (None, 0.35), "restore": (None, 0.25)}
+        return [
+            Result(f"{verb}: 20 containers{each.name[3:]}", "ms", took[verb]["runc"], took[verb][each.name], limit, rival="runc")
+            for verb in took for each, limit in zip(tools[1:], limits[verb])
+        ]
+
+
+def container_runtime():
+    """The runc that is compared with."""
+    for place in "/opt/crr/runtimes/runc-1.1/bin/runc", shutil.which("runc"):
+        if place and os.path.exists(place):
+            return place
+    raise process.Failed("there is no runc: tools/setup-runtimes")
+
+
+# In this order: those of containers come last, as they put a tmpfs over /run for the rest of the run.
 MEASUREMENTS = {
     "fork": Bench.fork,
     "tasks": Bench.tasks,
@@ -193,4 +311,7 @@ MEASUREMENTS = {
     "check": Bench.check,
     "start": Bench.start,
     "anonymous": Bench.anonymous,
+    "container": Bench.container,
+    "container-gap": Bench.container_gap,
+    "container-many": Bench.container_many,
 }

@@ -8,15 +8,20 @@ import subprocess
 import time
 
 
-def table(results):
-    """A table in Markdown."""
-    rows = [("", "criu", "crr", "crr / criu", "limit", "")]
+def tables(results):
+    """A table in Markdown for each program that crr was compared with."""
+    rivals = dict.fromkeys(result.rival for result in results)
+    return "\n\n".join(table(rival, [result for result in results if result.rival == rival]) for rival in rivals)
+
+
+def table(rival, results):
+    rows = [("", rival, "crr", f"crr / {rival}", "limit", "")]
     for result in results:
         ratio, holds = result.ratio(), result.holds()
         limit = "" if result.limit is None else f"{result.limit} {result.unit if result.of_crr else ''}".strip()
         rows.append((
             result.what,
-            figure(result.criu, result.unit),
+            figure(result.theirs, result.unit),
             figure(result.crr, result.unit),
             "" if ratio is None else f"{ratio:.2f}",
             limit,
@@ -61,13 +66,14 @@ def write(path, machine, results):
         {
             "what": result.what,
             "unit": result.unit,
-            "criu_median": statistics.median(result.criu) if result.criu else None,
+            "rival": result.rival,
+            "rival_median": statistics.median(result.theirs) if result.theirs else None,
             "crr_median": statistics.median(result.crr),
             "ratio": result.ratio(),
             "limit": result.limit,
             "holds": result.holds(),
-            "criu": result.criu,
-            "crr": result.crr,
+            "rival_samples": result.theirs,
+            "crr_samples": result.crr,
         }
         for result in results
     ]
