@@ -195,7 +195,7 @@ class Bench:
         runc = container.Runc(container_runtime(), self.criu.binary, self.places.scratch)
         tools = [
             runc,
-            container.Crr(self.bare.binary, runc, "crr", "runc", *bare),
+            container.Crr(self.bare.binary, runc, "crr", "runtime", *bare),
             container.Crr(self.bare.binary, runc, "crr, --images crr", "crr", *bare),
         ]
         return tools, container.Containers(runc, self.places.scratch, self.programs.programs)
@@ -203,7 +203,7 @@ class Bench:
     def container(self):
         tools, containers = self.containers("counter")
         runc = tools[0]
-        tools.append(container.Crr(self.bare.binary, runc, "crr, defaults", "runc"))
+        tools.append(container.Crr(self.bare.binary, runc, "crr, defaults", "runtime"))
         took = {verb: {each.name: [] for each in tools} for verb in ("dump", "restore")}
         with containers:
             for counts, each in self.alternate(self.rounds(15), tools):
