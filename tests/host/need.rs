@@ -40,6 +40,8 @@ pub(crate) enum Need {
     Busybox,
     /// The unified hierarchy of cgroups.
     Cgroup2,
+    /// `podman`.
+    Podman,
     /// A container runtime: see tools/setup-runtimes.
     Runtime(Runtime),
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Need {
             Self::KernelThreads => "kernel-threads",
             Self::Busybox => "busybox",
             Self::Cgroup2 => "cgroup2",
+            Self::Podman => "podman",
             Self::Runtime(runtime) => runtime.name(),
         })
     }
@@ -86,6 +89,7 @@ impl Need {
             }
             Self::Busybox => no_busybox(),
             Self::Cgroup2 => no_cgroup2(),
+            Self::Podman => no_program("podman"),
             Self::Runtime(runtime) => runtime.unmet(),
         }
     }

@@ -25,6 +25,7 @@ mod snapshot;
 mod unified;
 
 mod connections;
+mod podman;
 mod round_trip;
 mod runtimes;
 mod tmpfs;
@@ -40,6 +41,7 @@ pub(crate) use unified::unmet as no_cgroup2;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = runtimes::trials();
     trials.extend(connections::trials());
+    trials.extend(podman::trials());
     trials.extend(tmpfs::trials());
     trials.extend(written_states::trials());
     trials
