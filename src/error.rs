@@ -171,6 +171,16 @@ pub enum Error {
         /// The name, `…/link_remap.N`.
         path: PathBuf,
     },
+    /// No overlay can lie over a file system that a copy of a tree would write to.
+    #[error("cannot lay an overlay over the {filesystem} file system at `{}`", path.display())]
+    Overlay {
+        /// Where it is mounted.
+        path: PathBuf,
+        /// What it is.
+        filesystem: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// There is no such process, or it has ended meanwhile.
     #[error("there is no process {pid}")]
     NoSuchProcess {

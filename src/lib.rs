@@ -18,6 +18,7 @@
 
 pub mod arena;
 pub mod checkpoint;
+pub mod copy;
 pub mod container;
 pub mod criu;
 pub mod dump;

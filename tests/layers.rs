@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["operation"],
     &["host", "process"],
     &["arena"],
+    &["copy"],
     &["criu"],
     &["checkpoint"],
     &["preflight", "readiness"],

@@ -13,7 +13,7 @@
 //! A tree without a mount namespace of its own must share CRIU's: an arena is for containers and for copies.
 
 mod features;
-mod mount;
+pub(crate) mod mount;
 mod plan;
 
 use std::fs::File;
@@ -127,7 +127,7 @@ pub fn place(name: &str) -> PathBuf {
 }
 
 /// Runs something in a thread of its own and waits for it: what it does to its mount namespace ends with it.
-fn in_thread<R: Send>(run: impl FnOnce() -> R + Send) -> Result<R> {
+pub(crate) fn in_thread<R: Send>(run: impl FnOnce() -> R + Send) -> Result<R> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("crr-arena".into());
         let thread =

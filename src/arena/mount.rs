@@ -16,12 +16,12 @@ use crate::host::RuntimeDirectory;
 const NONE: Option<&str> = None;
 
 /// Makes the directory that every arena is mounted over.
-pub(super) fn make_place() -> Result<()> {
+pub(crate) fn make_place() -> Result<()> {
     RuntimeDirectory::at(PLACE).make()
 }
 
 /// Nothing that is mounted from here on is seen elsewhere, and nothing that others mount is seen here.
-pub(super) fn make_private() -> Result<()> {
+pub(crate) fn make_private() -> Result<()> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .map_err(|errno| Error::io("make the mounts private below", "/")(errno.into()))
 }

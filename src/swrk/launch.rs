@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use super::neighbour::Neighbour;
 use crate::error::{Error, Result};
 
 /// The programs that CRIU starts by name (iptables-restore, ip, tar) are looked for here and nowhere else: what the caller's
@@ -61,6 +62,8 @@ pub struct Launch {
     pub umask: u32,
     /// The mount namespace, if not the caller's; the binary must be reachable there. CRIU starts in its root directory.
     pub mount_namespace: Option<Arc<OwnedFd>>,
+    /// The process beside which CRIU is started, if not in the caller's PID, network and IPC namespaces.
+    pub neighbour: Option<Arc<Neighbour>>,
     /// The programs that CRIU finds.
     pub programs: Programs,
 }
@@ -74,6 +77,7 @@ impl Launch {
             stdin: Stdin::default(),
             umask: 0o077,
             mount_namespace: None,
+            neighbour: None,
             programs: Programs::default(),
         }
     }
@@ -108,9 +112,25 @@ impl Launch {
         // SAFETY: `prepare_child` makes system calls only: it neither allocates nor takes a lock, as is required between fork
         // and exec, and `keep` was built before the fork.
         unsafe { command.pre_exec(move || prepare_child(&keep, umask, namespace.as_deref())) };
-        command.spawn().map_err(|source| Error::Spawn { binary: self.binary.clone(), source })
+        let spawned = match &self.neighbour {
+            Some(neighbour) => beside(neighbour, &mut command),
+            None => command.spawn(),
+        };
+        spawned.map_err(|source| Error::Spawn { binary: self.binary.clone(), source })
         // `socket`, the child's end, is closed here: without this CRIU's death would not be seen as an end of file.
     }
+}
+
+/// Starts a command in the namespaces of another process: in a thread of its own, which is in them from then on.
+fn beside(neighbour: &Neighbour, command: &mut Command) -> io::Result<Child> {
+    std::thread::scope(|scope| {
+        let spawn = || {
+            neighbour.join()?;
+            command.spawn()
+        };
+        let thread = std::thread::Builder::new().name("crr-launch".into()).spawn_scoped(scope, spawn)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    })
 }
 
 /// The command that a CRIU program is. Beside the shell script of tools/setup-criu, which execs the dynamic linker of a private

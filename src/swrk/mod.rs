@@ -5,6 +5,7 @@
 
 mod channel;
 mod launch;
+mod neighbour;
 mod readiness;
 mod reaper;
 mod socket;
@@ -14,6 +15,7 @@ mod worker;
 pub(crate) use channel::Channel;
 pub(crate) use launch::PATH;
 pub use launch::{Group, Launch, Programs, Stdin};
+pub use neighbour::Neighbour;
 pub use reaper::{Exit, Reaping};
 pub(crate) use socket::Packet;
 pub use watch::{Hang, Watch};

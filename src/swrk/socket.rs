@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 /// The largest packet taken from CRIU. Its replies hold a message of at most 1 KiB; whatever is larger is not CRIU's.
 const PACKET_LIMIT: usize = 1 << 20;
 
+const ATTEMPT: &str = "make a socket pair for CRIU";
+
 /// One message from CRIU, with the descriptor that came along (the `orphan-pts-master` event brings one).
 #[derive(Debug)]
 pub(crate) struct Packet {
@@ -30,17 +32,21 @@ impl Socket {
     /// Makes the pair: our end, and the one for CRIU. CRIU opens the descriptors named in a request as files of the process
     /// that made the pair, which is this one.
     pub(super) fn pair() -> Result<(Self, OwnedFd)> {
-        let attempt = || "make a socket pair for CRIU";
-        let (ours, theirs) = socketpair(
+        let pair = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
             None,
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         )
-        .map_err(|errno| Error::system(attempt(), errno))?;
+        .map_err(|errno| Error::system(ATTEMPT, errno))?;
+        Self::of(pair)
+    }
+
+    /// The same with a pair that another process has made, to which CRIU turns for the descriptors.
+    pub(super) fn of((ours, theirs): (OwnedFd, OwnedFd)) -> Result<(Self, OwnedFd)> {
         // CRIU reads and writes its end with blocking calls.
-        clear_nonblock(&theirs).map_err(|errno| Error::system(attempt(), errno))?;
-        let ours = watch(ours).map_err(|source| Error::system(attempt(), source))?;
+        clear_nonblock(&theirs).map_err(|errno| Error::system(ATTEMPT, errno))?;
+        let ours = watch(ours).map_err(|source| Error::system(ATTEMPT, source))?;
         Ok((Self(ours), theirs))
     }
 

@@ -35,7 +35,10 @@ impl Worker {
     ///
     /// Must be called within a tokio runtime that has I/O enabled.
     pub(crate) fn spawn(launch: &Launch, inherited: &[BorrowedFd<'_>]) -> Result<Self> {
-        let (socket, theirs) = Socket::pair()?;
+        let (socket, theirs) = match launch.neighbour.as_ref() {
+            Some(neighbour) => Socket::of(neighbour.take_pair().ok_or(Error::Closed { attempt: "start" })?)?,
+            None => Socket::pair()?,
+        };
         // A memfd rather than a pipe: nobody needs to read while CRIU runs, and CRIU never blocks on it.
         let stderr: OwnedFd = rustix::fs::memfd_create("crr-criu-stderr", MemfdFlags::CLOEXEC)
             .map_err(|errno| Error::system("make a file for CRIU's standard error", errno))?;
