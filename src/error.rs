@@ -309,6 +309,7 @@ impl Error {
                 Some("start it first; before that nothing of it is there that a checkpoint could hold".into())
             }
             Self::NotRunning { .. } => Some("only a container that runs or is paused can be dumped".into()),
+            Self::Overlay { .. } => Some("unmount it, or let the copy share the files (--share-files)".into()),
             Self::RemapTaken { .. } => Some("move that file away; CRIU needs the name during the restore".into()),
             Self::Io { source, .. } | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

@@ -96,7 +96,7 @@ impl Code {
             },
             Error::Untrusted { .. } => Self::Untrusted,
             Error::Image { .. } | Error::Record { .. } | Error::Sums { .. } => Self::BadImages,
-            Error::RemapTaken { .. } | Error::Unrestorable { .. } => Self::HostLacks,
+            Error::RemapTaken { .. } | Error::Overlay { .. } | Error::Unrestorable { .. } => Self::HostLacks,
             Error::Refused { attempt: "dump", .. } => Self::DumpRefused,
             Error::Refused { attempt: "restore", errno: Some(17), .. } => Self::PidTaken,
             Error::Refused { attempt: "restore", .. } => Self::RestoreRefused,

@@ -125,10 +125,6 @@ impl Init {
         let _ = rustix::process::pidfd_send_signal(&self.process, rustix::process::Signal::KILL);
     }
 
-    /// Reaps it if it has ended.
-    pub(super) fn has_ended(&self) -> bool {
-        !matches!(waitpid(self.pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(Errno::EINTR))
-    }
 
     fn say(&self, word: u8) -> Result<()> {
         write(&self.pipe, &[word])

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::problem::{Problem, Remarks};
 use super::request::{Files, Verify};
 use super::subject::Subject;
-use crate::checkpoint::{Checkpoint, DifferenceKind, Manifest, Record, RecordedHost};
+use crate::checkpoint::{Checkpoint, Difference, DifferenceKind, Manifest, Record, RecordedHost};
 use crate::error::{Error, Result};
 use crate::images::Images;
 use crate::request::{CpuCapabilities, NetworkLock, RestoreOptions, RestoreSwitch, Tcp, Version};
@@ -34,10 +34,12 @@ pub(super) struct Facts {
     compares_modes: bool,
     takes_terminal: bool,
     has_other_root: bool,
+    /// Whether files are the tree's own, in overlays, and can be made what they were.
+    mends: bool,
 }
 
 impl Facts {
-    pub(super) fn of(options: &RestoreOptions) -> Self {
+    pub(super) fn of(options: &RestoreOptions, mends: bool) -> Self {
         let on = |switch| options.switches.contains(&switch);
         let terminal_given = options.inherited.iter().any(|inherited| inherited.key.starts_with("tty["));
         Self {
@@ -46,6 +48,7 @@ impl Facts {
             compares_modes: !on(RestoreSwitch::SkipFileRwxCheck),
             takes_terminal: on(RestoreSwitch::ShellJob) && !on(RestoreSwitch::OrphanPtsMaster) && !terminal_given,
             has_other_root: options.root.is_some(),
+            mends,
         }
     }
 }
@@ -55,6 +58,8 @@ impl Facts {
 pub(super) struct Found {
     pub(super) problems: Vec<Problem>,
     pub(super) remarks: Remarks,
+    /// Files to be mended.
+    pub(super) mends: Vec<Difference>,
 }
 
 impl Checks {
@@ -190,6 +195,7 @@ impl Checks {
                 // Directories come with the files that are put back.
                 DifferenceKind::Missing if keeps_any && is_directory(manifest, &difference.path) => {}
                 DifferenceKind::Mode { .. } if !self.options.compares_modes => {}
+                _ if self.options.mends && manifest.can_mend(&difference) => found.mends.push(difference),
                 _ if difference.kind.is_fatal() || self.files == Files::Strict => {
                     found.problems.push(Problem::File(difference));
                 }

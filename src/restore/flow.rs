@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::attendant::{Shared, Surroundings};
 use super::checks::{Checks, Facts, Found, check_criu, check_images};
 use super::container::ContainerProblem;
+use super::copy;
 use super::home::{self, Home, Settled};
 use super::network;
 use super::options::complete;
@@ -17,7 +18,8 @@ use super::remains::Remains;
 use super::request::{Request, Verify};
 use super::subject::Subject;
 use super::work::WorkDirectory;
-use crate::checkpoint::{Checkpoint, PutBack};
+use crate::checkpoint::{Checkpoint, Manifest, PutBack};
+use crate::copy::{Enclosure, Writes};
 use crate::criu::{Chosen, InetSockets, Search, programs};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind};
@@ -52,6 +54,8 @@ pub struct Restoring {
     root: Option<i32>,
     /// Whether the last event was the one whose answer, whatever it is, lets the tree run.
     held: bool,
+    /// Whether it is a copy, with a PID namespace of its own.
+    is_copy: bool,
     /// Whether CRIU has failed: then its log may tell why.
     failed: bool,
     runs: bool,
@@ -67,6 +71,8 @@ pub struct Finished {
     pub statistics: Option<RestoreStatistics>,
     /// The cgroup that was made for the tree. [`OwnCgroup::remove_if_empty`] removes it when the tree has ended.
     pub cgroup: Option<OwnCgroup>,
+    /// Where it lives, if it is a copy: [`Enclosure::leave`] waits for its end when the tree has ended.
+    pub enclosure: Option<Enclosure>,
     /// What could not be cleaned up behind it.
     pub remarks: Remarks,
 }
@@ -95,12 +101,16 @@ pub struct Cancelled {
 /// # Cancellation
 /// Dropping the future leaves nothing.
 pub async fn begin(request: Request) -> Result<Restoring> {
-    let Request { directory, criu, mut options, trust, verify, files, home, work, deadline, surroundings } = request;
+    let Request { directory, criu, mut options, trust, verify, files, home, work, deadline, copy, surroundings } = request;
     let deadline = deadline.map(|deadline| Instant::now() + deadline);
     let checkpoint = Checkpoint::open(&directory, trust)?;
     let directory = checkpoint.path().to_path_buf();
-    let copy = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map_err(Error::io("open", &directory));
-    let images = Images::from_directory(copy(&checkpoint)?, &directory);
+    let problems = copy.map(|_| copy::contradictions(&options)).unwrap_or_default();
+    if !problems.is_empty() {
+        return Err(Error::Unrestorable { dir: directory, problems });
+    }
+    let copied = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map_err(Error::io("open", &directory));
+    let images = Images::from_directory(copied(&checkpoint)?, &directory);
     let mut remarks = Remarks::default();
     let (namespace, inside, cgroups, attendant) = match surroundings {
         Some(Surroundings { mount_namespace, work, cgroups, attendant }) => {
@@ -111,7 +121,8 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let search = Search::new(criu, std::env::var_os("PATH").as_deref());
     // CRIU starts while the images are read, where the record tells how it is to be started.
     let early = match checkpoint.record() {
-        Some(record) => {
+        // Where a copy lives depends on the images.
+        Some(record) if copy.is_none() => {
             let recorded_job = record.options.switches.contains(&DumpSwitch::ShellJob) && !sends_master(&options);
             let is_job = is_job(&options) || recorded_job;
             let chosen = search.choose(InetSockets::Unknown).await?;
@@ -122,9 +133,9 @@ pub async fn begin(request: Request) -> Result<Restoring> {
                 None if namespace.is_some() => Programs::All,
                 None => programs(record.options.tcp, record.options.network_lock, images.has_network_namespace()),
             };
-            Some((is_job, start(&chosen, is_job, &options, found, namespace.clone())?, chosen.binary))
+            Some((is_job, start(&chosen, is_job, &options, found, namespace.clone(), None)?, chosen.binary))
         }
-        None => None,
+        _ => None,
     };
     let subject = match Subject::read(&images) {
         Ok(subject) => subject,
@@ -138,20 +149,40 @@ pub async fn begin(request: Request) -> Result<Restoring> {
             return Err(Error::Unrestorable { dir: directory, problems: vec![problem] });
         }
     }
+    if let Some(writes) = copy {
+        let problems = copy::adapt(&mut options, &subject, &mut remarks);
+        if !problems.is_empty() {
+            return Err(Error::Unrestorable { dir: directory, problems });
+        }
+        if writes == Writes::Shared {
+            copy::warn_of_sharing(&images, &mut remarks)?;
+        }
+    }
     let chosen = search.choose(if subject.inet { InetSockets::Some } else { InetSockets::None }).await?;
-    let mut session = match early {
-        Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => session,
-        _ => start(&chosen, is_job(&options), &options, Programs::All, namespace)?,
-    };
-    session.watch(Watch { deadline, ..Watch::default() });
-
-    let numbers = subject.numbers();
-    let facts = Facts::of(&options);
     let work = match inside {
         Some(inside) => WorkDirectory::inside(inside, work.as_deref()),
         None => WorkDirectory::new(work.as_deref())?,
     };
-    let image_directory = ImageDirectory { images: copy(&checkpoint)?, work: Some(work.open()?) };
+    let image_directory = ImageDirectory { images: copied(&checkpoint)?, work: Some(work.open()?) };
+    let started = match early {
+        Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => Ok((session, None)),
+        _ => enclosed(copy, &subject, &image_directory).await.and_then(|enclosure| {
+            let session = start(&chosen, is_job(&options), &options, Programs::All, namespace, enclosure.as_ref())?;
+            Ok((session, enclosure))
+        }),
+    };
+    let (mut session, enclosure) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            work.remove();
+            return Err(error);
+        }
+    };
+    session.watch(Watch { deadline, ..Watch::default() });
+
+    // Of a copy's every number is free.
+    let numbers = if enclosure.is_some() { BTreeSet::new() } else { subject.numbers() };
+    let facts = Facts::of(&options, copy == Some(Writes::ThrownAway));
     let remains = Remains::watch(session.criu_pid(), numbers.clone())?;
     let undo = Undo {
         remains,
@@ -160,7 +191,9 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         settled: None,
         put_back: None,
         attendant: attendant.clone(),
+        enclosure,
     };
+    let init = undo.enclosure.as_ref().map(Enclosure::init_pid);
     let tcp = options.tcp;
     let home = match cgroups {
         Some(directories) => Home::Directories(directories),
@@ -172,6 +205,9 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let settling = tokio::task::spawn_blocking(move || {
         let mut remarks = Remarks::default();
         let settled = Settled::settle(&home, recorded, worker, &mut remarks);
+        if let (Some(init), Ok(_)) = (init, &settled) {
+            copy::follow(worker, init, &mut remarks);
+        }
         (settled, remarks)
     });
     // CRIU looks at the kernel for as long as most checks take, and then asks: it makes nothing before it has its answer.
@@ -186,6 +222,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         place: None,
         root: None,
         held: false,
+        is_copy: init.is_some(),
         failed: false,
         runs: false,
     };
@@ -225,8 +262,12 @@ fn start(
     options: &RestoreOptions,
     programs: Programs,
     mount_namespace: Option<Arc<OwnedFd>>,
+    enclosure: Option<&Enclosure>,
 ) -> Result<Session> {
     let mut launch = Launch { programs, mount_namespace, ..Launch::new(&criu.binary) };
+    if let Some(enclosure) = enclosure {
+        enclosure.host(&mut launch);
+    }
     if is_job {
         // The job's group is to be the caller's, which holds the terminal.
         launch.group = Group::Caller;
@@ -238,14 +279,30 @@ fn start(
     Ok(session)
 }
 
+/// Makes the namespaces of a copy, if one is wanted.
+async fn enclosed(
+    copy: Option<Writes>,
+    subject: &Subject,
+    directory: &ImageDirectory,
+) -> Result<Option<Enclosure>> {
+    let Some(writes) = copy else { return Ok(None) };
+    let mut held = vec![directory.images.as_fd()];
+    held.extend(directory.work.as_ref().map(AsFd::as_fd));
+    Enclosure::new(writes, &subject.numbers(), &held).map(Some)
+}
+
 /// Makes what the checkpoint brings along: files that are missing, and CRIU's names for unlinked files.
-fn put_back(checkpoint: &Checkpoint, subject: &Subject, remarks: &mut Remarks) -> Result<Option<PutBack>> {
+fn put_back(
+    checkpoint: &Checkpoint,
+    subject: &Subject,
+    root: &Path,
+    remarks: &mut Remarks,
+) -> Result<Option<PutBack>> {
     let Some(record) = checkpoint.record() else { return Ok(None) };
     // In a mount namespace of its own the tree finds them where CRIU puts them.
     if subject.own_mounts {
         return Ok(None);
     }
-    let root = Path::new("/");
     if record.files.files().iter().any(|file| file.kept.is_some()) {
         let made = record.files.put_back(root, checkpoint, checkpoint.path())?;
         made.iter().for_each(|path| remarks.note(format!("put back `{}`", path.display())));
@@ -300,14 +357,22 @@ impl Restoring {
         let (checks, mut found) = checked.map_err(broken)??;
         found.problems.extend(taken.into_iter().map(Problem::Pid));
         check_criu(checks.checkpoint.record(), criu, &mut found);
-        let Found { mut problems, remarks } = found;
+        let Found { mut problems, remarks, mends } = found;
         self.remarks.append(remarks);
         problems.extend(settled.err().map(Problem::Cgroup));
         if !problems.is_empty() {
             return Err(Error::Unrestorable { dir: directory.to_path_buf(), problems });
         }
         let Checks { checkpoint, subject, .. } = checks;
-        undo.put_back = put_back(&checkpoint, &subject, &mut self.remarks)?;
+        let root = undo.enclosure.as_ref().map_or_else(|| "/".into(), Enclosure::root);
+        let of_images = Manifest::default();
+        let manifest = checkpoint.record().map_or(&of_images, |record| &record.files);
+        copy::mend(manifest, &root, &mends, &mut self.remarks)?;
+        undo.put_back = put_back(&checkpoint, &subject, &root, &mut self.remarks)?;
+        if self.is_copy {
+            // What is on the host is the original's.
+            return Ok(());
+        }
         // What the kernel keeps of the dumped tree's connections would be in the way of them, and of a socket that listens.
         for connection in &subject.local {
             if let Err(error) = abort_orphan(connection) {
@@ -384,7 +449,11 @@ impl Restoring {
         };
         self.held = *event.kind() == EventKind::PreResume;
         if *event.kind() == EventKind::PostRestore {
-            self.root = event.pid();
+            self.root = match (event.pid(), self.undo.as_ref().and_then(|undo| undo.enclosure.as_ref())) {
+                // CRIU tells the number inside, which the original has as well.
+                (Some(inside), Some(enclosure)) => Some(enclosure.pid_of(inside)?),
+                (pid, _) => pid,
+            };
         }
         pause(event.kind().name());
         if !self.runs && give_up() {
@@ -402,6 +471,10 @@ impl Restoring {
                 undo.remains.signal();
             }
             attended?;
+        }
+        if let (true, Some(undo)) = (self.held, self.undo.as_mut()) {
+            // From here on the death of this process lets the tree run, in there as well.
+            undo.enclosure.as_mut().map_or(Ok(()), Enclosure::release)?;
         }
         Ok(Some(event))
     }
@@ -438,6 +511,7 @@ impl Restoring {
             kept = self.undo.take().map(|undo| undo.keep(&mut remarks));
         }
         let pid = match (operation.finish().await, self.root) {
+            (Ok(_), Some(root)) if self.is_copy => root,
             (Ok(restored), _) => restored.pid,
             (Err(error), Some(root)) if self.runs => {
                 remarks.warn(format!("the tree runs, but CRIU went away before it said so: {error}"));
@@ -453,8 +527,8 @@ impl Restoring {
             lock.remove(&mut remarks);
         }
         let kept = kept.or_else(|| self.undo.take().map(|undo| undo.keep(&mut remarks)));
-        let Some((cgroup, statistics)) = kept else { return Err(Error::Closed { attempt: "restore" }) };
-        Ok(Finished { pid, statistics, cgroup, remarks })
+        let Some((cgroup, statistics, enclosure)) = kept else { return Err(Error::Closed { attempt: "restore" }) };
+        Ok(Finished { pid, statistics, cgroup, enclosure, remarks })
     }
 
     /// Gives the restore up: CRIU is asked to end, and killed where it does not; what it made is killed.
@@ -509,12 +583,16 @@ struct Undo {
     settled: Option<Settled>,
     put_back: Option<PutBack>,
     attendant: Option<Shared>,
+    enclosure: Option<Enclosure>,
 }
 
 impl Undo {
     /// After CRIU's end. Blocks.
     fn run(self, runs: bool, failed: bool) -> Cancelled {
-        let Self { mut remains, work, log, settled, put_back, attendant } = self;
+        let Self { mut remains, work, log, settled, put_back, attendant, enclosure } = self;
+        if let Some(enclosure) = enclosure.as_ref().filter(|_| !runs) {
+            enclosure.kill();
+        }
         let (killed, left) = match runs {
             true => Default::default(),
             false => remains.kill(),
@@ -539,8 +617,8 @@ impl Undo {
     }
 
     /// After success.
-    fn keep(self, remarks: &mut Remarks) -> (Option<OwnCgroup>, Option<RestoreStatistics>) {
-        let Self { mut remains, work, log: _, settled, put_back, attendant } = self;
+    fn keep(self, remarks: &mut Remarks) -> (Option<OwnCgroup>, Option<RestoreStatistics>, Option<Enclosure>) {
+        let Self { mut remains, work, log: _, settled, put_back, attendant, enclosure } = self;
         remains.release();
         if let Some(attendant) = attendant {
             attendant.with(|attendant| attendant.keep(remarks));
@@ -550,6 +628,6 @@ impl Undo {
         }
         let statistics = work.statistics();
         work.remove();
-        (settled.and_then(Settled::keep), statistics)
+        (settled.and_then(Settled::keep), statistics, enclosure)
     }
 }

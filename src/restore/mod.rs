@@ -26,6 +26,7 @@
 mod attendant;
 mod checks;
 mod container;
+mod copy;
 mod flow;
 mod home;
 mod network;
@@ -40,6 +41,7 @@ mod work;
 
 pub(crate) use attendant::{Attendant, Shared, Surroundings};
 pub use container::ContainerProblem;
+pub use copy::CopyProblem;
 pub use flow::{Cancelled, Finished, Restoring, begin, releases};
 pub use home::Home;
 pub use problem::{Problem, Remarks};

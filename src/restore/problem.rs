@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::container::ContainerProblem;
+use super::copy::CopyProblem;
 use crate::checkpoint::Difference;
 use crate::error::WrongImage;
 use crate::host::Taken;
@@ -56,6 +57,8 @@ pub enum Problem {
     Cgroup(String),
     /// Something about a container.
     Container(ContainerProblem),
+    /// Something about a copy.
+    Copy(CopyProblem),
 }
 
 impl Problem {
@@ -78,6 +81,7 @@ impl Problem {
             Self::NoTerminal => "run crr on a terminal",
             Self::Cgroup(_) => "make the cgroup, or name another",
             Self::Container(problem) => problem.hint(),
+            Self::Copy(problem) => problem.hint(),
         };
         Some(hint.to_owned())
     }
@@ -113,6 +117,7 @@ impl fmt::Display for Problem {
             }
             Self::Cgroup(why) => f.write_str(why),
             Self::Container(problem) => problem.fmt(f),
+            Self::Copy(problem) => problem.fmt(f),
         }
     }
 }

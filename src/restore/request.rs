@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::attendant::Surroundings;
 use super::home::Home;
 use crate::checkpoint::Trust;
+use crate::copy::Writes;
 use crate::request::RestoreOptions;
 
 /// A restore that is wanted.
@@ -30,6 +31,8 @@ pub struct Request {
     pub work: Option<PathBuf>,
     /// How long the whole may take.
     pub deadline: Option<Duration>,
+    /// Restore a copy, in namespaces of its own, while the original may run on; and what becomes of what it writes.
+    pub copy: Option<Writes>,
     /// What is around the tree, if it is a container: see [`crate::container`].
     pub(crate) surroundings: Option<Surroundings>,
 }
@@ -67,6 +70,7 @@ impl Request {
             home: Home::default(),
             work: None,
             deadline: None,
+            copy: None,
             surroundings: None,
         }
     }

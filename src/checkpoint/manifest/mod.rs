@@ -7,6 +7,7 @@ mod build_id;
 mod collect;
 mod compare;
 mod keep;
+mod mend;
 
 use std::fs::Metadata;
 use std::io;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use crr::checkpoint::Trust;
 use crr::container::restore::Wanted;
+use crr::copy::Writes;
 use crr::error::Error;
 use crr::event::EventKind;
 use crr::operation::Interrupt;
@@ -47,6 +48,13 @@ pub(crate) struct Restore {
     /// Where --json prints without --detach: standard output is the tree's then
     #[arg(long, value_name = "N", requires = "json")]
     json_fd: Option<i32>,
+    /// Restore a copy while the original runs on: in PID, mount, network and IPC namespaces of its own, where all that it
+    /// writes to files is thrown away with it, and established TCP connections are closed
+    #[arg(long, conflicts_with_all = ["tcp_established", "shell_job", "root", "join_ns", "empty_ns", "exec_cmd", "unprivileged", "container"])]
+    new_pid_ns: bool,
+    /// With --new-pid-ns, let the copy write to the files that the original uses; what it takes from the original is said
+    #[arg(long, requires = "new_pid_ns")]
+    share_files: bool,
     #[command(flatten)]
     as_container: container::ContainerArgs,
     #[command(flatten)]
@@ -104,8 +112,21 @@ impl Restore {
     }
 
     async fn restore(self, global: &Global, output: &Output, signals: Signals) -> Result<ExitCode, Failure> {
-        let Self { dir, detach, leave_stopped, pidfile, json_fd, as_container, own, resources, cgroups, log, command } =
-            self;
+        let Self {
+            dir,
+            detach,
+            leave_stopped,
+            pidfile,
+            json_fd,
+            new_pid_ns,
+            share_files,
+            as_container,
+            own,
+            resources,
+            cgroups,
+            log,
+            command,
+        } = self;
         let Own { trust_images, no_verify, strict_files, cgroup, deadline, work_dir, exec_cmd } = own;
         let parent = match (exec_cmd, detach) {
             (true, _) => Parent::Command(command),
@@ -136,6 +157,7 @@ impl Restore {
         request.files = if strict_files { Files::Strict } else { Files::AsCriu };
         request.home = cgroup.map_or(Home::Recorded, Home::Named);
         request.deadline = deadline;
+        request.copy = new_pid_ns.then_some(if share_files { Writes::Shared } else { Writes::ThrownAway });
 
         let terminal = Terminal::remember();
         let mut announced = Announced { pidfile, json, detach, is_json: output.is_json(), times: None };
@@ -169,6 +191,9 @@ impl Restore {
             return Ok(ExitCode::SUCCESS);
         }
         let code = foreground::wait(finished.pid, &signals).await?;
+        if let Some(enclosure) = finished.enclosure {
+            enclosure.leave();
+        }
         if let Some(cgroup) = finished.cgroup {
             cgroup.remove_if_empty();
         }
@@ -386,6 +411,7 @@ fn code_of(problem: &Problem) -> Code {
         Problem::Connections(_) => Code::ChoiceNeeded,
         Problem::NoTerminal => Code::Usage,
         Problem::Cgroup(_) => Code::NotThere,
+        Problem::Copy(_) => Code::Usage,
         Problem::Container(problem) => match problem {
             ContainerProblem::NotAContainer
             | ContainerProblem::IsAContainer { .. }
