@@ -34,6 +34,8 @@ pub struct Intent {
     pub allow_uprobes: bool,
     /// Whether the tree is a container: its restore gives it its root file system, and mounts what was named external.
     pub container: bool,
+    /// Whether the tree's cgroup is frozen, and CRIU told which that is: its tasks are in state D then.
+    pub frozen: bool,
     /// What the caller has found out already: it comes into the report with the rest.
     pub found: Vec<Finding>,
     /// Where the images go, for its free space. The directory itself need not exist yet.
@@ -54,6 +56,7 @@ impl Default for Intent {
             automatic: true,
             allow_uprobes: false,
             container: false,
+            frozen: false,
             found: Vec::new(),
             directory: None,
         }
@@ -71,6 +74,7 @@ impl Intent {
             enable_fs: options.enable_fs.clone(),
             ghost_limit: options.ghost_limit,
             afterwards: options.afterwards,
+            frozen: options.freeze_cgroup.is_some(),
             ..Self::default()
         }
     }

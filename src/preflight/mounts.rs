@@ -35,8 +35,11 @@ pub(super) fn look(examination: &mut Examination<'_>) {
         return;
     }
     let Some(mounts) = tree.mounts.get(&root.namespaces.mnt) else { return };
+    let own_cgroups = root.namespaces.cgroup != tree.own_namespaces.cgroup;
     for mount in mounts {
-        if is_given(examination, mount) {
+        // In a cgroup namespace CRIU takes them to be whole (cgroup_parse).
+        let is_own = own_cgroups && matches!(mount.filesystem.as_str(), "cgroup" | "cgroup2");
+        if is_own || is_given(examination, mount) {
             continue;
         }
         if let Some(why) = obstacle(mount, mounts, &examination.intent.enable_fs) {

@@ -123,9 +123,12 @@ fn look_at_credentials(examination: &mut Examination<'_>, task: &Task) {
         return;
     }
     let Credentials { uids, gids, effective_capabilities, .. } = &task.status.credentials;
-    // The filesystem IDs, the last ones, do not count.
-    if uids[..3].iter().any(|uid| *uid != circumstances.user) || gids[..3].iter().any(|gid| *gid != circumstances.group)
-    {
+    let tree = examination.tree;
+    let same_users = task.namespaces.user == tree.own_namespaces.user;
+    // Whoever made a user namespace has every capability over those in it. The filesystem IDs, the last ones, do not count.
+    let is_other = uids[..3].iter().any(|uid| *uid != circumstances.user)
+        || gids[..3].iter().any(|gid| *gid != circumstances.group);
+    if same_users && is_other {
         examination.findings.will_not(
             "other-user",
             task.pid(),
@@ -138,8 +141,6 @@ fn look_at_credentials(examination: &mut Examination<'_>, task: &Task) {
             "run crr with CAP_SYS_RESOURCE, as root normally has it: this machine or container withholds it",
         );
     }
-    let tree = examination.tree;
-    let same_users = task.namespaces.user == tree.own_namespaces.user;
     if same_users && Capabilities(*effective_capabilities).has(Capabilities::SYS_RESOURCE) {
         examination.findings.warn(
             "sys-resource",
@@ -250,6 +251,9 @@ fn look_at_affinity(examination: &mut Examination<'_>, task: &Task, own: &(Strin
 /// A task in uninterruptible sleep cannot be stopped, and CRIU gives up after 10 s. A disk lets go in milliseconds; vfork
 /// does not, before the child has its program.
 fn look_for_the_stuck(examination: &mut Examination<'_>, tree: &Tree) {
+    if examination.intent.frozen {
+        return;
+    }
     let mut suspects: Vec<&Task> = tree.tasks.iter().filter(|task| task.stat.state == 'D').collect();
     let deadline = Instant::now() + STUCK;
     while !suspects.is_empty() && Instant::now() < deadline {

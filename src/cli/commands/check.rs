@@ -25,7 +25,7 @@ pub(crate) struct Check {
     #[arg(long = "for", value_delimiter = ',', value_enum, value_name = "PURPOSE")]
     purposes: Vec<PurposeArg>,
     /// Dump and restore a process of crr's own with each CRIU, and remember which of them can
-    #[arg(long, conflicts_with = "pid")]
+    #[arg(long, conflicts_with_all = ["pid", "container"])]
     self_test: bool,
     #[command(flatten)]
     tree: CheckTree,
@@ -59,6 +59,9 @@ impl Check {
     pub(crate) async fn run(self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
         if self.tree.is_wanted() {
             return self.tree.run(global, output).await;
+        }
+        if let Some(wrong) = self.tree.lacks_tree() {
+            return Err(Failure::new(Code::Usage, wrong));
         }
         let search = Search::new(global.criu.clone(), std::env::var_os("PATH").as_deref());
         if self.self_test {

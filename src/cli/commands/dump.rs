@@ -1,6 +1,6 @@
 //! `crr dump --pid PID --dir DIR`, `crr dump --container ID --dir DIR`
 
-mod containers;
+pub(crate) mod containers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use super::super::failure::Failure;
 use super::super::output::Output;
 use super::super::progress::ProgressLine;
 use super::super::{Global, findings, signals, values};
-pub(crate) use containers::Containers;
+pub(crate) use containers::{ContainerChoices, Containers};
 
 /// Writes a tree of processes to a directory, and ends it unless told otherwise
 ///
@@ -189,6 +189,7 @@ impl Dump {
         if self.pid.is_none() {
             return self.run_containers(global, output).await;
         }
+        self.containers.choices.need_container()?;
         let dry_run = self.dry_run;
         let request = self.request(global)?;
         let given = given("dump");
@@ -267,7 +268,7 @@ fn show(progress: &mut ProgressLine, event: crr::dump::Progress) {
 /// Tells what a dump that succeeded has turned on, and what it could not do.
 fn told(output: &Output, report: &crr::dump::Report) {
     for finding in report.findings.iter().filter(|finding| finding.level <= Level::Warning) {
-        output.note(findings::line(finding).trim());
+        findings::line(finding).trim().lines().for_each(|line| output.note(line.trim()));
     }
     for complaint in &report.complaints {
         output.note(complaint);

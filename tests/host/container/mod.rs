@@ -25,6 +25,7 @@ mod snapshot;
 mod unified;
 
 mod connections;
+mod dumps;
 mod podman;
 mod round_trip;
 mod runtimes;
@@ -41,6 +42,7 @@ pub(crate) use unified::unmet as no_cgroup2;
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = runtimes::trials();
     trials.extend(connections::trials());
+    trials.extend(dumps::trials());
     trials.extend(podman::trials());
     trials.extend(tmpfs::trials());
     trials.extend(written_states::trials());

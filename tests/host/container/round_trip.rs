@@ -38,8 +38,6 @@ pub(crate) fn dump_with(by: By, bed: &Bed, container: &Container, images: &Path,
         }
         By::Runtime => {
             container.checkpoint(images, &[cgroup_mode(bed.runtime()), more].concat())?;
-            // Within a user namespace CRIU reads images as its root, who may not look into a directory of the host's.
-            Command::new("chmod").args(["-R", "a+rX"]).arg(images).status()?;
         }
     }
     Ok(())
@@ -56,6 +54,8 @@ pub(crate) fn restore<'a>(
     output: &Output,
 ) -> Result<Container<'a>, Failed> {
     if by == By::Runtime {
+        // Within a user namespace CRIU reads images as its root, who may not look into a directory of the host's.
+        Command::new("chmod").args(["-R", "a+rX"]).arg(images).status()?;
         return bed.restore(name, bundle, images, &[cgroup_mode(bed.runtime()), more].concat(), output);
     }
     bundle.write()?;

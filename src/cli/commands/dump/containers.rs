@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use crr::checkpoint::ImagesKind;
-use crr::container::dump::{BelowEngine, Exec, Report, Request};
+use crr::container::dump::{BelowEngine, Exec, Plan, Report, Request};
 use crr::dump::{Progress, Room};
 use crr::operation::Interrupt;
 use serde_json::json;
@@ -27,20 +27,28 @@ pub(crate) struct Containers {
     /// A container of runc's or crun's instead of a tree. Several go into DIR/ID each
     #[arg(long = "container", value_name = "ID")]
     pub(crate) ids: Vec<String>,
-    /// Where the runtime keeps its containers [default: /run/runc and /run/crun]
-    #[arg(long, value_name = "DIR", requires = "ids")]
-    runtime_root: Option<PathBuf>,
     /// How many containers are dumped at the same time [default: the number of processors]
-    #[arg(long, value_name = "N", requires = "ids", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
+    #[command(flatten)]
+    pub(super) choices: ContainerChoices,
+}
+
+/// What a dump of a container, or a look at it, can be told.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Containers")]
+pub(crate) struct ContainerChoices {
+    /// Where the runtime keeps its containers [default: /run/runc and /run/crun]
+    #[arg(long, value_name = "DIR")]
+    runtime_root: Option<PathBuf>,
     /// Who can restore the images: crr and the runtime, or, which is faster, crr only
-    #[arg(long, value_enum, value_name = "KIND", default_value_t, requires = "ids")]
+    #[arg(long, value_enum, value_name = "KIND", default_value_t)]
     images: Images,
     /// Leave out processes that the runtime's exec has started; they end with the container
-    #[arg(long, requires = "ids")]
+    #[arg(long)]
     drop_exec: bool,
     /// End a container that an engine (Docker, containerd, podman) watches over; it takes that for a failure
-    #[arg(long, requires = "ids")]
+    #[arg(long)]
     below_engine: bool,
 }
 
@@ -55,7 +63,19 @@ enum Images {
     Crr,
 }
 
-impl Containers {
+impl ContainerChoices {
+    /// Refuses them where no container is named.
+    pub(crate) fn need_container(&self) -> Result<(), Failure> {
+        let Self { runtime_root, images, drop_exec, below_engine } = self;
+        match runtime_root.is_some() || *images != Images::default() || *drop_exec || *below_engine {
+            true => Err(Failure::new(
+                Code::Usage,
+                "--runtime-root, --images, --drop-exec and --below-engine go with --container ID",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// The dump of one of them.
     pub(crate) fn request(&self, id: &str, dump: crr::dump::Request, global: &Global) -> Request {
         let mut request = Request::new(id, &dump.dir);
@@ -80,7 +100,7 @@ impl Dump {
         // An ID is a plain file name, or it is refused when the container is looked for.
         let dir = if self.containers.ids.len() > 1 { self.dir.join(id) } else { self.dir.clone() };
         let dump = self.clone().request_of(i32::MAX, dir, global)?;
-        Ok(self.containers.request(id, dump, global))
+        Ok(self.containers.choices.request(id, dump, global))
     }
 
     /// Dumps the containers, or says what would be done.
@@ -97,25 +117,11 @@ impl Dump {
     }
 
     async fn plan_containers(&self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
-        let mut code = Code::Ok;
         let mut plans = Vec::new();
-        let mut text = String::new();
         for index in 0..self.containers.ids.len() {
-            let plan = crr::container::dump::plan(&self.of_container(index, global)?, Room::Check).await?;
-            let command = plan.command(&super::given("dump"));
-            text += &plan.tree.preflight.as_ref().map_or_else(String::new, |report| findings::text(report, &command));
-            let verdict = plan.tree.verdict();
-            plans.push(json!({ "ok": verdict.is_ok(), "plan": plan, "command": command }));
-            if let (Err(error), Code::Ok) = (verdict, code) {
-                code = Code::of(&error);
-            }
+            plans.push(crr::container::dump::plan(&self.of_container(index, global)?, Room::Check).await?);
         }
-        let object = match plans.len() {
-            1 => plans.remove(0),
-            _ => json!({ "ok": code == Code::Ok, "containers": plans }),
-        };
-        output.result(&object, &text);
-        Ok(code.into())
+        tell(plans, "dump", output)
     }
 
     async fn one(&self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
@@ -178,6 +184,30 @@ impl Dump {
         output.result(&json!({ "ok": code == Code::Ok, "containers": objects }), &text);
         Ok(code.into())
     }
+}
+
+/// Tells what would be done; fails where it would not work. `command` is the word that this was asked by.
+pub(crate) fn tell(plans: Vec<Plan>, command: &str, output: &Output) -> Result<ExitCode, Failure> {
+    let given = super::given(command);
+    let mut code = Code::Ok;
+    let mut objects = Vec::new();
+    let mut text = String::new();
+    for plan in &plans {
+        let command = plan.command(&given);
+        text += &format!("container {}: ", plan.container);
+        text += &plan.tree.preflight.as_ref().map_or_else(String::new, |report| findings::text(report, &command));
+        let verdict = plan.tree.verdict();
+        objects.push(json!({ "ok": verdict.is_ok(), "plan": plan, "command": command }));
+        if let (Err(error), Code::Ok) = (verdict, code) {
+            code = Code::of(&error);
+        }
+    }
+    let object = match objects.len() {
+        1 => objects.remove(0),
+        _ => json!({ "ok": code == Code::Ok, "containers": objects }),
+    };
+    output.result(&object, &text);
+    Ok(code.into())
 }
 
 fn line(report: &Report) -> String {
