@@ -51,7 +51,7 @@ impl Hierarchy {
 /// The hierarchies that are mounted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Layout {
-    /// One for each hierarchy, at its first mount point.
+    /// One for each hierarchy, at its first mount point that can be seen.
     pub hierarchies: Vec<Hierarchy>,
 }
 
@@ -63,12 +63,18 @@ impl Layout {
     pub fn read() -> Result<Self> {
         let text = std::fs::read(MOUNTS).map_err(Error::io("read", MOUNTS))?;
         let own = super::Membership::of(std::process::id() as i32)?;
-        Ok(Self::parse(&String::from_utf8_lossy(&text), own.0.keys().map(String::as_str)))
+        // Another file system may be mounted on one, or above it.
+        let is_visible = |mount: &Path| mount.join("cgroup.procs").exists();
+        Ok(Self::parse(&String::from_utf8_lossy(&text), own.0.keys().map(String::as_str), is_visible))
     }
 
     /// From the text of a mountinfo. `names` are the hierarchies of `/proc/PID/cgroup`: a mount names its controllers among
     /// other options, in any order.
-    fn parse<'a>(mountinfo: &str, names: impl Iterator<Item = &'a str> + Clone) -> Self {
+    fn parse<'a>(
+        mountinfo: &str,
+        names: impl Iterator<Item = &'a str> + Clone,
+        is_visible: impl Fn(&Path) -> bool,
+    ) -> Self {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for line in mountinfo.lines() {
             let Some((front, back)) = line.split_once(" - ") else { continue };
@@ -84,8 +90,8 @@ impl Layout {
                 _ => None,
             };
             let Some(name) = name else { continue };
-            if hierarchies.iter().all(|known| known.name != name) {
-                let mount = PathBuf::from(unescape(mount));
+            let mount = PathBuf::from(unescape(mount));
+            if hierarchies.iter().all(|known| known.name != name) && is_visible(&mount) {
                 hierarchies.push(Hierarchy { name: name.to_owned(), mount, root: unescape(root) });
             }
         }
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_hybrid_layout_is_read_with_its_first_mount_points() {
-        let layout = Layout::parse(HYBRID, ["name=systemd", "cpu,cpuacct", "memory", ""].into_iter());
+        let layout = Layout::parse(HYBRID, ["name=systemd", "cpu,cpuacct", "memory", ""].into_iter(), |_| true);
         assert_eq!(layout.kind(), Kind::Hybrid);
         let mount = |name: &str| layout.hierarchy(name).map(|hierarchy| hierarchy.mount.to_string_lossy().into_owned());
         assert_eq!(mount("cpu,cpuacct").as_deref(), Some("/sys/fs/cgroup/cpu,cpuacct"));
@@ -154,12 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_that_cannot_be_seen_is_passed_over() {
+        let again = |mount: &Path| mount == Path::new("/mnt/again");
+        let layout = Layout::parse(HYBRID, ["cpu,cpuacct", ""].into_iter(), again);
+        let mounts: Vec<_> = layout.hierarchies.iter().map(|hierarchy| hierarchy.mount.clone()).collect();
+        assert_eq!(mounts, [PathBuf::from("/mnt/again")]);
+    }
+
+    #[test]
     fn kinds_are_told_apart() {
         let unified = "30 24 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        assert_eq!(Layout::parse(unified, [""].into_iter()).kind(), Kind::Unified);
-        assert_eq!(Layout::parse("", [""].into_iter()).kind(), Kind::None);
+        assert_eq!(Layout::parse(unified, [""].into_iter(), |_| true).kind(), Kind::Unified);
+        assert_eq!(Layout::parse("", [""].into_iter(), |_| true).kind(), Kind::None);
         let v1 = "31 30 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
-        assert_eq!(Layout::parse(v1, ["pids"].into_iter()).kind(), Kind::V1);
+        assert_eq!(Layout::parse(v1, ["pids"].into_iter(), |_| true).kind(), Kind::V1);
     }
 
     #[test]

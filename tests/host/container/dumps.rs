@@ -96,7 +96,7 @@ fn interop(runtime: Runtime) -> Outcome {
     output.await_numbers(3)?;
     let images = bed.path("images");
     let state = state_of(&bed, &container)?;
-    dump(&bed, &container, &images, &[])?.must_pass("crr dump")?;
+    dump(&bed, &container, &images, round_trip::cgroup_mode(runtime))?.must_pass("crr dump")?;
     is_gone(&container)?;
     let kept = if runtime.is_crun() { "status" } else { "state.json" };
     ensure!(fs::read(images.join(kept))? == state, "{kept} is not what it was");

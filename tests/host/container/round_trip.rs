@@ -34,12 +34,22 @@ pub(crate) fn dump_with(by: By, bed: &Bed, container: &Container, images: &Path,
         By::Crr => {
             let mut command = crr::command();
             command.args(["dump", "--container", container.id(), "--runtime-root"]).arg(bed.root());
-            Running::start(command.args(more).arg("--dir").arg(images))?.end(LIMIT)?.must_pass("crr dump")?;
+            Running::start(command.args(cgroup_mode(bed.runtime())).args(more).arg("--dir").arg(images))?
+                .end(LIMIT)?
+                .must_pass("crr dump")?;
         }
         By::Runtime => {
             container.checkpoint(images, &[cgroup_mode(bed.runtime()), more].concat())?;
+            make_readable(images)?;
         }
     }
+    Ok(())
+}
+
+/// Within a user namespace CRIU reads images as its root, who may not look into a directory of
+/// the host's.
+fn make_readable(images: &Path) -> Result<(), Failed> {
+    Command::new("chmod").args(["-R", "a+rX"]).arg(images).status()?;
     Ok(())
 }
 
@@ -54,8 +64,7 @@ pub(crate) fn restore<'a>(
     output: &Output,
 ) -> Result<Container<'a>, Failed> {
     if by == By::Runtime {
-        // Within a user namespace CRIU reads images as its root, who may not look into a directory of the host's.
-        Command::new("chmod").args(["-R", "a+rX"]).arg(images).status()?;
+        make_readable(images)?;
         return bed.restore(name, bundle, images, &[cgroup_mode(bed.runtime()), more].concat(), output);
     }
     bundle.write()?;
