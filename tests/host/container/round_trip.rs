@@ -108,5 +108,5 @@ pub(crate) fn keeps(situation: Situation, runtime: Runtime, [dumper, restorer]: 
 /// crun has CRIU restore all cgroups by default, also those of the hybrid layout's hierarchies, which it knows nothing of: a
 /// new cpuset with the root's `cpu_exclusive` is refused as soon as any other one is there.
 pub(crate) fn cgroup_mode(runtime: Runtime) -> &'static [&'static str] {
-    if runtime.is_crun() { &["--manage-cgroups-mode", "ignore"] } else { &[] }
+    if runtime.is_crun() { &["--manage-cgroups-mode=ignore"] } else { &[] }
 }
