@@ -21,7 +21,7 @@ class Runc:
     name = "runc"
 
     def __init__(self, binary, criu, scratch):
-        self.binary, self.root = binary, scratch / "runc"
+        self.binary, self.root, self.log = binary, scratch / "runc", scratch / "runc.log"
         # runc finds CRIU in PATH only; a long one costs both sides the same.
         self.environment = {"PATH": f"{pathlib.Path(criu).parent}:/usr/sbin:/usr/bin:/sbin:/bin"}
         os.environ["PATH"] = self.environment["PATH"]
@@ -30,11 +30,12 @@ class Runc:
         return [self.binary, "--root", self.root, *words]
 
     def call(self, *words):
-        words = [str(word) for word in self.words(*words)]
+        # All its streams are the container's too: a pipe would be held open, and runc cannot dump a file of the host.
+        words = [str(word) for word in (self.binary, "--log", self.log, *self.words(*words)[1:])]
         done = subprocess.run(words, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, text=True, check=False)
+                              stderr=subprocess.DEVNULL, check=False)
         if done.returncode != 0:
-            raise process.Failed(f"{' '.join(words)}: {done.stderr}")
+            raise process.Failed(f"{' '.join(words)}: {self.log.read_text()[-2000:]}")
 
     def dump(self, container, directory, running=False):
         words = self.words("checkpoint", "--image-path", directory, "--work-path", f"{directory}.work")
@@ -47,8 +48,11 @@ class Runc:
     def state(self, container):
         try:
             return json.loads((self.root / container.id / "state.json").read_text())
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return None
+        except ValueError:
+            # In the middle of being written.
+            return {}
 
 
 class Crr:
