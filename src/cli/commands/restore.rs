@@ -185,7 +185,8 @@ impl Restore {
             output.note(&container::times(prepare, copy, begun.elapsed()));
         }
         if detach {
-            if !output.is_json() {
+            // A container's standard output is crr's.
+            if !output.is_json() && owned.is_none() {
                 output.data(&format!("{}\n", finished.pid));
             }
             return Ok(ExitCode::SUCCESS);

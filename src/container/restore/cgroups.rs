@@ -74,10 +74,9 @@ impl Cgroups {
         for directory in missing {
             cgroup::make(directory).map_err(Error::io("make the cgroup", directory))?;
         }
-        for hierarchy in self.layout.hierarchies.iter().filter(|hierarchy| hierarchy.is_unified()) {
-            if let Some(directory) = self.paths.get("") {
-                limits::delegate(&hierarchy.mount, directory);
-            }
+        // Beside version 1 it has no limits to set.
+        if let ([hierarchy], Some(directory)) = (self.layout.hierarchies.as_slice(), self.paths.get("")) {
+            limits::delegate(&hierarchy.mount, directory);
         }
         limits::apply(config, &self.paths).map_err(|(path, source)| Error::Io {
             attempt: "set the limit",
