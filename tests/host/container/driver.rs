@@ -28,11 +28,17 @@ use crate::ensure;
 /// In the environment of a process that is a driver: what it is and does.
 const DRIVER: &str = "CRR_TEST_CONTAINER_DRIVER";
 
+/// What is not in the images, beside them.
+const TMPFS: &str = "tmpfs.json";
+
 /// Does what a test has started this program for, if it was one.
 pub(crate) fn as_helper() -> Option<ExitCode> {
     let (driver, deed): (Driver, Deed) = serde_json::from_str(&std::env::var(DRIVER).ok()?).ok()?;
     match driver.run(&deed) {
-        Ok(_) => Some(ExitCode::SUCCESS),
+        Ok((pid, took)) => {
+            println!("{pid} {took:?}");
+            Some(ExitCode::SUCCESS)
+        }
         Err(failed) => {
             eprintln!("{}", failed.message().unwrap_or_default());
             Some(ExitCode::FAILURE)
@@ -62,8 +68,8 @@ pub(super) struct Driver {
 pub(super) enum Deed {
     /// Dumps the container with that first process, without those of its tmpfs mounts that can be made anew.
     Dump(i32),
-    /// Restores a container without these tmpfs mounts into these cgroups.
-    Restore(Vec<RecordedTmpfs>, Vec<PathBuf>),
+    /// Restores a container into these cgroups.
+    Restore(Vec<PathBuf>),
 }
 
 /// A mount that CRIU is not to look into, as the runtime would tell it: its key at the dump.
@@ -98,7 +104,7 @@ impl Driver {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (log, done) = match deed {
             Deed::Dump(pid) => ("dump.log", runtime.block_on(self.dump(*pid)).map(|took| (*pid, took))),
-            Deed::Restore(left_out, cgroups) => ("restore.log", runtime.block_on(self.restore(left_out, cgroups))),
+            Deed::Restore(cgroups) => ("restore.log", runtime.block_on(self.restore(cgroups))),
         };
         done.map_err(|failed| {
             let log = fs::read_to_string(self.images.join(log)).unwrap_or_default();
@@ -152,16 +158,20 @@ impl Driver {
             event.proceed().await?;
         }
         operation.finish().await?;
+        let took = began.elapsed();
         arena.keep_features()?;
-        Ok(began.elapsed())
+        let recorded: Vec<_> = left_out.iter().map(Tmpfs::recorded).collect();
+        fs::write(self.images.join(TMPFS), serde_json::to_vec(&recorded)?)?;
+        Ok(took)
     }
 
-    async fn restore(&self, left_out: &[RecordedTmpfs], cgroups: &[PathBuf]) -> Result<(i32, Duration), Failed> {
+    async fn restore(&self, cgroups: &[PathBuf]) -> Result<(i32, Duration), Failed> {
         let began = Instant::now();
+        let left_out: Vec<RecordedTmpfs> = serde_json::from_slice(&fs::read(self.images.join(TMPFS))?)?;
         let mut plan = self.arena();
         let mut options = RestoreOptions::new();
         options.root = Some(plan.root(&self.rootfs).display().to_string());
-        options.external = tmpfs::plan(left_out, &mut plan)?;
+        options.external = tmpfs::plan(&left_out, &mut plan)?;
         options.external.push("mnt[/dev/null]:/dev/null".into());
         for cgroup in cgroups {
             let controller = cgroup.components().nth(4).ok_or("a cgroup in no hierarchy")?.as_os_str();
@@ -172,7 +182,7 @@ impl Driver {
         options.switches.insert(RestoreSwitch::OrphanPtsMaster);
         let mut arena = Arena::new(plan)?;
         stop("arena");
-        tmpfs::fill(left_out, &arena)?;
+        tmpfs::fill(&left_out, &arena)?;
         let mut launch = Launch::new(&self.criu);
         launch.mount_namespace = Some(arena.namespace());
         let session = Session::start(&launch)?;
@@ -184,7 +194,8 @@ impl Driver {
             event.proceed().await?;
         }
         let pid = operation.finish().await?.pid;
+        let took = began.elapsed();
         arena.keep_features()?;
-        Ok((pid, began.elapsed()))
+        Ok((pid, took))
     }
 }

@@ -125,9 +125,7 @@ fn made_anew(runtime: Runtime) -> Outcome {
     let driver = driver(&bed, &bundle)?;
     let (_, dumped) = driver.run(&Deed::Dump(pid))?;
     await_end(&bed)?;
-    // As it is kept.
-    let recorded: Vec<RecordedTmpfs> = serde_json::from_slice(&serde_json::to_vec(&recorded)?)?;
-    let (pid, restored) = driver.run(&Deed::Restore(recorded, cgroups))?;
+    let (pid, restored) = driver.run(&Deed::Restore(cgroups))?;
     println!("{}: dump {dumped:?}, restore {restored:?}", runtime.name());
     await_count(&bundle)?;
     counted_without_gap(&bundle)?;
@@ -152,8 +150,6 @@ fn killed() -> Outcome {
     let container = bed.run("counter", &bundle, null_streams())?;
     await_count(&bundle)?;
     let (pid, cgroups) = (container.pid()?, directories(container.pid()?)?);
-    let recorded = Tmpfs::find(pid, |mount| external(mount).is_some())?;
-    let recorded: Vec<_> = recorded.iter().map(|tmpfs| tmpfs.recorded().clone()).collect();
     let driver = driver(&bed, &bundle)?;
     let rootfs = || -> Result<String, Failed> {
         let mut command = Command::new("ls");
@@ -172,7 +168,7 @@ fn killed() -> Outcome {
     }
     driver.run(&Deed::Dump(pid))?;
     await_end(&bed)?;
-    let restore = Deed::Restore(recorded, cgroups);
+    let restore = Deed::Restore(cgroups);
     for step in RESTORING {
         strike(&restore, step)?;
         await_end(&bed).map_err(|failed| at(step, failed))?;
