@@ -23,7 +23,7 @@ use crate::copy::{Enclosure, Writes};
 use crate::criu::{Chosen, InetSockets, Search, programs};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind};
-use crate::host::cgroup::OwnCgroup;
+use crate::host::cgroup::{OwnCgroup, expect_moves};
 use crate::host::{Taken, abort_orphan, await_free};
 use crate::images::{Images, RestoreStatistics};
 use crate::operation::{Interrupt, Operation, Restored, Session, Wish, pause};
@@ -103,6 +103,9 @@ pub struct Cancelled {
 pub async fn begin(request: Request) -> Result<Restoring> {
     let Request { directory, criu, mut options, trust, verify, files, home, work, deadline, copy, surroundings } = request;
     let deadline = deadline.map(|deadline| Instant::now() + deadline);
+    if surroundings.is_none() && home != Home::Restorer {
+        expect_moves();
+    }
     let checkpoint = Checkpoint::open(&directory, trust)?;
     let directory = checkpoint.path().to_path_buf();
     let problems = copy.map(|_| copy::contradictions(&options)).unwrap_or_default();

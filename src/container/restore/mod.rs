@@ -27,6 +27,7 @@ use crate::arena::FeatureCache;
 use crate::criu::{Identity, InetSockets, Search};
 use crate::error::{Error, Result};
 use crate::host::KernelRelease;
+use crate::host::cgroup::expect_moves;
 use crate::oci::Id;
 use crate::restore::{self, Request, Restoring};
 
@@ -132,6 +133,7 @@ pub struct Begun {
 /// Dropping the future leaves nothing, though it may take as long as it takes to remove what was made.
 pub async fn begin(wanted: Wanted, request: Request) -> Result<Begun> {
     let start = Instant::now();
+    expect_moves();
     let search = Search::new(request.criu.clone(), std::env::var_os("PATH").as_deref());
     let chosen = search.choose(InetSockets::Unknown).await?;
     let features = features(&chosen.binary);

@@ -3,8 +3,8 @@
 //! CRIU leaves a restored tree in its own cgroup, which is crr's: whoever stops that service or login session then kills the
 //! restored tree as well. So CRIU's worker is moved before it restores, and what it makes is born there.
 //!
-//! The first write to a `cgroup.procs` waits 6 to 16 ms for the kernel, all later ones 0.03 ms: do it while something else
-//! is being checked.
+//! The first write to a `cgroup.procs` waits 6 to 16 ms for the kernel, those that follow it soon 0.03 ms: do it while something
+//! else is being checked ([`expect_moves`]).
 
 mod layout;
 mod own;
@@ -13,6 +13,7 @@ mod scope;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,22 @@ pub fn settle(layout: &Layout, pid: i32, recorded: Option<&Membership>, name: &s
     Settled { place: Place::Unmoved, failures }
 }
 
+/// Has the kernel prepare to move processes between cgroups, in a thread of its own: the first move waits for the kernel, those
+/// that follow within some 10 ms do not. To be called before there is a process to be moved.
+///
+/// Nothing is moved: this process is told to be where it is. The thread need not be waited for.
+pub fn expect_moves() -> Option<JoinHandle<()>> {
+    let stay = || {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        let (Ok(layout), Ok(membership)) = (Layout::read(), Membership::of(own)) else { return };
+        let here = membership.0.iter().filter_map(|(name, path)| layout.hierarchy(name)?.directory(path));
+        // One of them stands for all.
+        let _ = here.map(|directory| put(own, &directory)).find(io::Result::is_ok);
+    };
+    // Without it a move takes as long as it takes.
+    thread::Builder::new().name("crr-cgroup".into()).spawn(stay).ok()
+}
+
 /// Moves a whole process, such as CRIU's worker before it restores, into the cgroups at these directories: one for each
 /// hierarchy. Blocks for some 10 ms.
 ///
@@ -156,6 +173,14 @@ mod tests {
         assert_eq!(Membership::parse("garbage\n1\n"), Membership::default());
         let json = serde_json::to_string(&membership).expect("JSON");
         assert_eq!(serde_json::from_str::<Membership>(&json).expect("read back"), membership);
+    }
+
+    #[test]
+    fn expecting_moves_moves_nothing() {
+        let own = std::process::id() as i32;
+        let before = Membership::of(own).expect("cgroups");
+        expect_moves().expect("a thread").join().expect("its end");
+        assert_eq!(Membership::of(own).expect("cgroups"), before);
     }
 
     #[test]
