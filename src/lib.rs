@@ -18,8 +18,8 @@
 
 pub mod arena;
 pub mod checkpoint;
-pub mod copy;
 pub mod container;
+pub mod copy;
 pub mod criu;
 pub mod dump;
 pub mod error;

@@ -13,9 +13,10 @@ use self::journal::{Fate, Journal};
 use crate::error::{Error, Result};
 use crate::oci::{Id, State};
 
-/// Removes what killed restores of containers have left. Gives what was found and what became of it.
+/// Removes what killed restores of containers have left, and brings to an end what killed dumps have begun. Gives what was
+/// found and what became of it.
 pub fn sweep() -> Vec<String> {
-    let mut said = Vec::new();
+    let mut said = dump::sweep();
     for abandoned in Journal::abandoned() {
         let (id, fate) = (abandoned.id().to_owned(), abandoned.fate());
         let left = abandoned.undo();
@@ -48,8 +49,10 @@ pub fn remove(runtime_root: &Path, id: &Id) -> Result<()> {
     scene::remove_clone(&clone).map_err(Error::io("remove", &clone))
 }
 
-/// What killed restores of containers have left, for [`sweep`] to remove.
+/// What killed dumps and restores of containers have left, for [`sweep`] to remove.
 pub fn leftovers() -> Vec<String> {
+    let mut left = dump::leftovers();
     let unfinished = Journal::abandoned().into_iter().filter(|abandoned| abandoned.fate() == Fate::Unfinished);
-    unfinished.map(|abandoned| format!("a killed restore of the container `{}`", abandoned.id())).collect()
+    left.extend(unfinished.map(|abandoned| format!("a killed restore of the container `{}`", abandoned.id())));
+    left
 }

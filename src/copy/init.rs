@@ -125,7 +125,6 @@ impl Init {
         let _ = rustix::process::pidfd_send_signal(&self.process, rustix::process::Signal::KILL);
     }
 
-
     fn say(&self, word: u8) -> Result<()> {
         write(&self.pipe, &[word])
             .map(drop)

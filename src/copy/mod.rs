@@ -132,7 +132,10 @@ impl Enclosure {
     /// # Errors
     /// [`Error::NoSuchProcess`].
     pub fn pid_of(&self, inside: i32) -> Result<i32> {
-        self.members().into_iter().find(|pid| number_inside(*pid) == Some(inside)).ok_or(Error::NoSuchProcess { pid: inside })
+        self.members()
+            .into_iter()
+            .find(|pid| number_inside(*pid) == Some(inside))
+            .ok_or(Error::NoSuchProcess { pid: inside })
     }
 
     /// All processes in here but the first, as this process sees them.

@@ -209,12 +209,8 @@ fn overlay(number: usize, under: &Mount, target: &Path) -> Result<()> {
     // The top directory has the attributes of this one.
     like(&fs::metadata(&lower).map_err(failed)?, &upper).map_err(failed)?;
     // Without redirection a directory of the host's could not be renamed.
-    let data = format!(
-        "lowerdir={},upperdir={},workdir={},redirect_dir=on",
-        lower.display(),
-        upper.display(),
-        work.display()
-    );
+    let data =
+        format!("lowerdir={},upperdir={},workdir={},redirect_dir=on", lower.display(), upper.display(), work.display());
     mount(Some("overlay"), target, Some("overlay"), flags, Some(data.as_str()))
         .map_err(|errno| failed(io::Error::from(errno)))
 }

@@ -38,7 +38,9 @@ impl CopyProblem {
 impl fmt::Display for CopyProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OwnNamespaces => f.write_str("the images are of a tree with namespaces of its own, not of plain processes"),
+            Self::OwnNamespaces => {
+                f.write_str("the images are of a tree with namespaces of its own, not of plain processes")
+            }
             Self::ShellJob => f.write_str("the tree is a job of a shell, whose session and terminal no copy can have"),
             Self::Option(option) => write!(f, "{option} contradicts --new-pid-ns"),
         }
@@ -121,12 +123,7 @@ pub(super) fn warn_of_sharing(images: &Images, remarks: &mut Remarks) -> Result<
 }
 
 /// Makes files in the overlays what they were at the dump.
-pub(super) fn mend(
-    manifest: &Manifest,
-    root: &Path,
-    differences: &[Difference],
-    remarks: &mut Remarks,
-) -> Result<()> {
+pub(super) fn mend(manifest: &Manifest, root: &Path, differences: &[Difference], remarks: &mut Remarks) -> Result<()> {
     for path in manifest.mend(root, differences)? {
         remarks.note(format!("`{}` has grown since the dump: the copy has it as long as it was", path.display()));
     }

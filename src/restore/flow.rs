@@ -101,7 +101,8 @@ pub struct Cancelled {
 /// # Cancellation
 /// Dropping the future leaves nothing.
 pub async fn begin(request: Request) -> Result<Restoring> {
-    let Request { directory, criu, mut options, trust, verify, files, home, work, deadline, copy, surroundings } = request;
+    let Request { directory, criu, mut options, trust, verify, files, home, work, deadline, copy, surroundings } =
+        request;
     let deadline = deadline.map(|deadline| Instant::now() + deadline);
     if surroundings.is_none() && home != Home::Restorer {
         expect_moves();
@@ -168,7 +169,9 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     };
     let image_directory = ImageDirectory { images: copied(&checkpoint)?, work: Some(work.open()?) };
     let started = match early {
-        Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => Ok((session, None)),
+        Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => {
+            Ok((session, None))
+        }
         _ => enclosed(copy, &subject, &image_directory).await.and_then(|enclosure| {
             let session = start(&chosen, is_job(&options), &options, Programs::All, namespace, enclosure.as_ref())?;
             Ok((session, enclosure))
@@ -283,11 +286,7 @@ fn start(
 }
 
 /// Makes the namespaces of a copy, if one is wanted.
-async fn enclosed(
-    copy: Option<Writes>,
-    subject: &Subject,
-    directory: &ImageDirectory,
-) -> Result<Option<Enclosure>> {
+async fn enclosed(copy: Option<Writes>, subject: &Subject, directory: &ImageDirectory) -> Result<Option<Enclosure>> {
     let Some(writes) = copy else { return Ok(None) };
     let mut held = vec![directory.images.as_fd()];
     held.extend(directory.work.as_ref().map(AsFd::as_fd));
@@ -295,12 +294,7 @@ async fn enclosed(
 }
 
 /// Makes what the checkpoint brings along: files that are missing, and CRIU's names for unlinked files.
-fn put_back(
-    checkpoint: &Checkpoint,
-    subject: &Subject,
-    root: &Path,
-    remarks: &mut Remarks,
-) -> Result<Option<PutBack>> {
+fn put_back(checkpoint: &Checkpoint, subject: &Subject, root: &Path, remarks: &mut Remarks) -> Result<Option<PutBack>> {
     let Some(record) = checkpoint.record() else { return Ok(None) };
     // In a mount namespace of its own the tree finds them where CRIU puts them.
     if subject.own_mounts {

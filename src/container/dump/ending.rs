@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoint, Trust};
 use crate::error::Result;
 use crate::host::RuntimeDirectory;
+use crate::operation::pause;
 use crate::process::Expected;
 
 const PREFIX: &str = "ending-";
@@ -108,9 +109,11 @@ impl Ending {
                 left.push(format!("the cgroup `{}` is left: {error}", directory.display()));
             }
         }
+        pause("cgroups-removed");
         if let Err(error) = self.remove_state() {
             left.push(format!("the state `{}` is left: {error}", self.state.display()));
         }
+        pause("state-removed");
         if left.is_empty() {
             self.forget();
         }
@@ -173,7 +176,7 @@ pub(super) fn abandoned() -> Vec<Ending> {
 }
 
 /// Brings to an end what killed crrs have left, and says what was done and what is left.
-pub(super) fn sweep() -> Vec<String> {
+pub(in crate::container) fn sweep() -> Vec<String> {
     let mut said = Vec::new();
     for note in abandoned() {
         if note.init.is_alive() || !note.is_published() {
@@ -191,6 +194,12 @@ pub(super) fn sweep() -> Vec<String> {
         said.extend(left);
     }
     said
+}
+
+/// The containers that killed crrs have ended, but not removed.
+pub(in crate::container) fn leftovers() -> Vec<String> {
+    let ended = abandoned().into_iter().filter(|note| !note.init.is_alive() && note.is_published());
+    ended.map(|note| format!("the cgroups and the state of container `{}`, which was dumped", note.id)).collect()
 }
 
 /// Removes a cgroup and those below it, the deepest first, as soon as they are empty.

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use self::ending::{Ending, Task};
+pub(super) use self::ending::{leftovers, sweep};
 use self::network::Network;
 use self::subject::Subject;
 use self::watch::{Again, Watch};
@@ -150,7 +151,7 @@ pub async fn dump(
     interrupt: Interrupt,
     mut progress: impl FnMut(Progress),
 ) -> Result<Report, Box<Failed>> {
-    let mut said = blocking(ending::sweep).await?;
+    let mut said = blocking(super::sweep).await?;
     let mut how = Attempt::default();
     let mut attempts = 0;
     loop {

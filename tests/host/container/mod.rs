@@ -25,6 +25,7 @@ mod snapshot;
 mod unified;
 
 mod connections;
+mod dump_events;
 mod dumps;
 mod podman;
 mod round_trip;
@@ -43,6 +44,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = runtimes::trials();
     trials.extend(connections::trials());
     trials.extend(dumps::trials());
+    trials.extend(dump_events::trials());
     trials.extend(podman::trials());
     trials.extend(tmpfs::trials());
     trials.extend(written_states::trials());
