@@ -2,6 +2,7 @@
 
 mod container;
 mod options;
+mod several;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use crr::event::EventKind;
 use crr::operation::Interrupt;
 use crr::request::{Parent, RestoreState};
 use crr::restore::{self, ContainerProblem, Files, Finished, Home, Problem, Remarks, Request, Restoring, Verify};
+
+use container::ContainerArgs;
 
 use super::super::exit::Code;
 use super::super::failure::Failure;
@@ -56,7 +59,7 @@ pub(crate) struct Restore {
     #[arg(long, requires = "new_pid_ns")]
     share_files: bool,
     #[command(flatten)]
-    as_container: container::ContainerArgs,
+    as_container: ContainerArgs,
     #[command(flatten)]
     own: Own,
     #[command(flatten)]
@@ -108,7 +111,23 @@ impl Restore {
             return Err(Failure::new(Code::Usage, what));
         }
         let signals = passing::listen()?;
+        if self.as_container.container.len() > 1 {
+            return self.several(signals, output);
+        }
         block_on(self.restore(global, output, signals))
+    }
+
+    fn several(self, signals: Signals, output: &Output) -> Result<ExitCode, Failure> {
+        let [bundle, console, veth] = self.as_container.for_one();
+        let own = [("--pidfile", self.pidfile.is_some()), ("--json-fd", self.json_fd.is_some())];
+        if let Some((option, _)) = [bundle, console, veth].into_iter().chain(own).find(|(_, given)| *given) {
+            return Err(Failure::new(Code::Usage, format!("{option} is for one container, and several are named")));
+        }
+        if !self.detach {
+            return Err(Failure::new(Code::Usage, "several containers are restored with --detach only"));
+        }
+        let ContainerArgs { container: ids, jobs, .. } = &self.as_container;
+        several::run(ids, &self.dir, *jobs, signals, output)
     }
 
     async fn restore(self, global: &Global, output: &Output, signals: Signals) -> Result<ExitCode, Failure> {

@@ -30,6 +30,7 @@ mod dumps;
 mod podman;
 mod round_trip;
 mod runtimes;
+mod several;
 mod tmpfs;
 mod written_states;
 
@@ -46,6 +47,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(dumps::trials());
     trials.extend(dump_events::trials());
     trials.extend(podman::trials());
+    trials.extend(several::trials());
     trials.extend(tmpfs::trials());
     trials.extend(written_states::trials());
     trials

@@ -17,9 +17,12 @@ const RUNC: &str = "/run/runc";
 #[derive(Debug, Args)]
 #[command(next_help_heading = "As a container")]
 pub(super) struct ContainerArgs {
-    /// Restore as a container of this name, which is runc's afterwards
+    /// Restore as a container of this name, which is its runtime's afterwards. Several come from DIR/ID each
     #[arg(long, value_name = "ID")]
-    container: Option<String>,
+    pub(super) container: Vec<String>,
+    /// How many containers are restored at the same time [default: the number of processors]
+    #[arg(long, value_name = "N", requires = "container", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) jobs: Option<u16>,
     /// Its bundle [default: the recorded one]
     #[arg(long, short = 'b', value_name = "DIR", requires = "container")]
     bundle: Option<PathBuf>,
@@ -56,14 +59,20 @@ enum RootfsArg {
 }
 
 impl ContainerArgs {
+    /// What of these options is for one container only.
+    pub(super) fn for_one(&self) -> [(&'static str, bool); 3] {
+        let Self { bundle, console_socket, veth, .. } = self;
+        [("--bundle", bundle.is_some()), ("--console-socket", console_socket.is_some()), ("--veth", !veth.is_empty())]
+    }
+
     /// The container that is wanted, if one is. It takes what `--join-ns` says.
     pub(super) fn wanted(
         self,
         root: Option<&PathBuf>,
         join: &mut Vec<JoinNamespace>,
     ) -> Result<Option<Wanted>, Failure> {
-        let Self { container, bundle, runtime_root, stdio, console_socket, veth, rootfs } = self;
-        let Some(id) = container else { return Ok(None) };
+        let Self { container, jobs: _, bundle, runtime_root, stdio, console_socket, veth, rootfs } = self;
+        let Some(id) = container.first() else { return Ok(None) };
         let joins: Vec<Join> = std::mem::take(join).into_iter().map(joined).collect();
         Ok(Some(Wanted {
             id: id.parse()?,
