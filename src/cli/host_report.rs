@@ -10,7 +10,7 @@ use tabled::builder::Builder;
 use tabled::settings::Style;
 
 /// The report of `crr check`.
-pub(crate) fn text(readiness: &Readiness) -> String {
+pub(crate) fn text(readiness: &Readiness, left_of_containers: &[String]) -> String {
     let mut text = verdicts(&readiness.purposes);
     let mut table = Builder::new();
     for [name, value] in rows(&readiness.facts) {
@@ -21,6 +21,8 @@ pub(crate) fn text(readiness: &Readiness) -> String {
         let _ = writeln!(text, "{}", line.trim());
     }
     section(&mut text, "Network locks of CRIU whose checkpoint is not known", locks(&readiness.facts));
+    let left = left_of_containers.iter().map(|left| crr::escape::escape(left).to_string()).collect();
+    section(&mut text, "Left by a crr that was killed; the next dump or restore of a container removes it", left);
     let notes = readiness.notes.iter();
     section(&mut text, "Notes", notes.map(|note| cured(&note.what, note.cure.as_deref())).collect());
     text

@@ -55,7 +55,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Check(commands::check::Check),
+    Check(Box<commands::check::Check>),
     Dump(Box<commands::dump::Dump>),
     Completions(commands::completions::Completions),
     Explain(commands::explain::Explain),

@@ -70,7 +70,9 @@ impl Check {
         let readiness = Readiness::look(&search).await?;
         let wanted = std::iter::once(Purpose::Plain).chain(self.purposes.iter().map(|purpose| purpose.purpose()));
         let code = code(wanted.map(|purpose| readiness.of(purpose)));
-        output.result(&Judged { ok: code == Code::Ok, readiness: &readiness }, &host_report::text(&readiness));
+        let left_of_containers = crr::container::leftovers();
+        let text = host_report::text(&readiness, &left_of_containers);
+        output.result(&Judged { ok: code == Code::Ok, readiness: &readiness, left_of_containers }, &text);
         Ok(code.into())
     }
 }
@@ -82,6 +84,8 @@ struct Judged<'a> {
     ok: bool,
     #[serde(flatten)]
     readiness: &'a Readiness,
+    /// What crrs that were killed have left of containers.
+    left_of_containers: Vec<String>,
 }
 
 /// Tests each CRIU that is there and keeps the verdicts.

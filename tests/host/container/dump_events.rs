@@ -146,6 +146,9 @@ fn killed_after(step: &'static str) -> Outcome {
     still.signal(Signal::SIGKILL)?;
     still.end()?;
     ensure!(images.join("crr.json").exists(), "{step}: no checkpoint");
+    // Reads only; the host itself may lack something.
+    let told = crr::crr(["check"])?.stdout;
+    ensure!(told.contains(container.id()) || is_gone(&container).is_ok(), "{step}: crr check does not list it: {told}");
     // A crr of another test may have found it first.
     dump(&bed, &other, &bed.path("other"), &["--leave-running"])?.must_pass("the next dump")?;
     until("the container to be gone", SOON, || is_gone(&container).is_ok().then_some(()))?;
