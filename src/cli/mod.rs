@@ -95,7 +95,7 @@ fn run(crr: Crr, output: &Output) -> Result<ExitCode, Failure> {
         Command::Explain(explain) => explain.run(output),
         Command::Man(man) => man.run(),
         Command::Restore(restore) => restore.run(&global, output),
-        Command::Rm(rm) => rm.run(output),
+        Command::Rm(rm) => rm.run(&global, output),
         Command::Run(run) => run.run(output),
         Command::Unlock(unlock) => unlock.run(output),
     }

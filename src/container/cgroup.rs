@@ -88,6 +88,10 @@ pub(super) fn kill(directory: &Path) -> io::Result<()> {
         if members.is_empty() {
             return Ok(());
         }
+        // Then it is not the container's.
+        if members.iter().any(|pid| *pid == 1 || pid.unsigned_abs() == std::process::id()) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "PID 1 or crr itself is in it"));
+        }
         if Instant::now() >= deadline {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("PIDs {members:?} do not end")));
         }

@@ -7,7 +7,7 @@ pub mod restore;
 pub(crate) mod scene;
 pub mod tmpfs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::journal::{Fate, Journal};
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub fn sweep() -> Vec<String> {
 /// # Errors
 /// [`Error::Io`] for what cannot be removed.
 pub fn remove(runtime_root: &Path, id: &Id) -> Result<()> {
-    let directory = runtime_root.join(id);
+    let directory = std::path::absolute(runtime_root).map_err(Error::io("find", runtime_root))?.join(id);
     let path = directory.join(State::NAME);
     let state = State::read(&path)?;
     for cgroup in state.cgroup_paths().values() {
@@ -47,6 +47,23 @@ pub fn remove(runtime_root: &Path, id: &Id) -> Result<()> {
     std::fs::remove_dir(&directory).map_err(Error::io("remove", &directory))?;
     let clone = restore::clone_directory(id.as_str(), &directory);
     scene::remove_clone(&clone).map_err(Error::io("remove", &clone))
+}
+
+/// Removes the directory of a clone that is gone, with all that the clone wrote to its root file system. Gives its path.
+///
+/// # Errors
+/// [`Error::Io`] if the container is there, or there is no such directory.
+pub fn remove_clone(runtime_root: &Path, id: &Id) -> Result<PathBuf> {
+    let root = std::path::absolute(runtime_root).map_err(Error::io("find", runtime_root))?;
+    let state = root.join(id);
+    if state.symlink_metadata().is_ok() {
+        let source = std::io::Error::new(std::io::ErrorKind::ResourceBusy, "the container is there: delete it first");
+        return Err(Error::io("remove the root file system of", &state)(source));
+    }
+    let clone = restore::clone_directory(id.as_str(), &state);
+    clone.symlink_metadata().map_err(Error::io("find the directory of the clone", &clone))?;
+    scene::remove_clone(&clone).map_err(Error::io("remove", &clone))?;
+    Ok(clone)
 }
 
 /// What killed dumps and restores of containers have left, for [`sweep`] to remove.

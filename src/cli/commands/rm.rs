@@ -12,27 +12,38 @@ use crr::images::Images;
 use crr::restore::unlock;
 
 use super::super::failure::Failure;
-use super::super::must_be_root;
 use super::super::output::Output;
+use super::super::{Global, must_be_root};
 use super::unlock::tell;
 
 /// Removes checkpoints and all that they hold outside their directories: network locks, names made for unlinked files
 #[derive(Debug, Args)]
 pub(crate) struct Rm {
     /// The checkpoint directories
-    #[arg(value_name = "DIR", required = true)]
+    #[arg(value_name = "DIR", required_unless_present = "container")]
     dirs: Vec<PathBuf>,
+    /// Remove what a clone that is gone had written: the directory that `crr restore --container` made for it
+    #[arg(long, value_name = "ID")]
+    container: Vec<String>,
+    /// Where its runtime kept it [default: /run/runc]
+    #[arg(long, value_name = "DIR", requires = "container")]
+    runtime_root: Option<PathBuf>,
     /// Remove a directory although others own or may write it
     #[arg(long)]
     trust_images: bool,
 }
 
 impl Rm {
-    pub(crate) fn run(self, output: &Output) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
         must_be_root()?;
-        let Self { dirs, trust_images } = self;
+        let Self { dirs, container, runtime_root, trust_images } = self;
+        let root = runtime_root.or_else(|| global.root.clone()).unwrap_or_else(|| PathBuf::from("/run/runc"));
         let trust = if trust_images { Trust::Anyone } else { Trust::owners() };
         let mut removed = Vec::new();
+        for id in &container {
+            let directory = crr::container::remove_clone(&root, &id.parse()?)?;
+            removed.push(directory.display().to_string());
+        }
         for dir in &dirs {
             let outcome = remove(dir, trust, output);
             if let Err(error) = outcome {

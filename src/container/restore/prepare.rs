@@ -130,7 +130,8 @@ pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<Fea
     let root = std::path::absolute(&wanted.runtime_root).map_err(Error::io("find", &wanted.runtime_root))?;
     let state = root.join(&wanted.id);
     if state.symlink_metadata().is_ok() {
-        problems.push(ContainerProblem::IdTaken { id: id.to_owned(), state: state.clone() });
+        // What else it would find in its way is that container's.
+        return Err(unrestorable(vec![ContainerProblem::IdTaken { id: id.to_owned(), state }]));
     }
     let recorded = found.container();
     let Some(bundle) = wanted.bundle.clone().or_else(|| recorded.map(|container| container.bundle.clone())) else {

@@ -28,6 +28,7 @@ mod connections;
 mod dump_events;
 mod dumps;
 mod podman;
+mod restores;
 mod round_trip;
 mod runtimes;
 mod several;
@@ -47,6 +48,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(dumps::trials());
     trials.extend(dump_events::trials());
     trials.extend(podman::trials());
+    trials.extend(restores::trials());
     trials.extend(several::trials());
     trials.extend(tmpfs::trials());
     trials.extend(written_states::trials());
