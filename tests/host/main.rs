@@ -21,6 +21,7 @@ mod arena;
 mod bad_input;
 mod cgroups;
 mod container;
+mod copy;
 mod damaged;
 mod hit_table;
 mod interop;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
     trials.extend(self_test::trials());
     trials.extend(remaps::trials());
     trials.extend(restore::trials());
+    trials.extend(copy::trials());
     trials.extend(abandoned::trials());
     trials.extend(bad_input::trials());
     trials.extend(kill::trials());
