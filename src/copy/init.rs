@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 
 /// The words on the pipe.
 const TAKEN: u8 = b't';
+const MOUNTED: u8 = b'm';
 const RUNS: u8 = b'r';
 
 /// What init says first: how far it came, an errno, and the descriptors of the socket pair.
@@ -47,6 +48,8 @@ pub(super) struct Task {
     pub(super) last_pid: (CString, String),
     /// What it keeps open, each under its number.
     pub(super) held: Vec<RawFd>,
+    /// The directory that it opens when the mounts are there, and which of those numbers that gets.
+    pub(super) work: (CString, RawFd),
 }
 
 /// What init was doing when it failed.
@@ -112,6 +115,11 @@ impl Init {
         self.process.as_fd()
     }
 
+    /// The mounts are there: it opens CRIU's working directory.
+    pub(super) fn mounted(&self) -> Result<()> {
+        self.say(MOUNTED)
+    }
+
     /// The tree runs: from here on init ends with it.
     pub(super) fn release(&mut self) -> Result<()> {
         self.say(RUNS)?;
@@ -165,7 +173,7 @@ fn live(task: &Task, keep: &[RawFd], pipe: OwnedFd, tell: OwnedFd) -> ! {
     }
     // CRIU must see the end of the socket when whoever restores is gone.
     drop(pair);
-    if next_word(&pipe) != Some(RUNS) {
+    if next_word(&pipe) != Some(MOUNTED) || open_work(task).is_err() || next_word(&pipe) != Some(RUNS) {
         end(1);
     }
     reap(pipe)
@@ -186,6 +194,15 @@ fn prepare(task: &Task) -> std::result::Result<(OwnedFd, OwnedFd), (i32, Errno)>
         .map_err(at(2))?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(at(3))
+}
+
+/// Opens CRIU's working directory in the place of what kept its number.
+fn open_work(task: &Task) -> nix::Result<()> {
+    let (path, number) = &task.work;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let opened = open(path.as_c_str(), flags, Mode::empty())?;
+    // SAFETY: a system call on numbers, of which the second belongs to nothing in this child but the placeholder that it keeps.
+    Errno::result(unsafe { libc::dup3(opened.as_raw_fd(), *number, libc::O_CLOEXEC) }).map(drop)
 }
 
 fn report(tell: &OwnedFd, step: i32, errno: i32, pair: [i32; 2]) {

@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
 
@@ -60,28 +59,41 @@ pub struct Enclosure {
 
 impl Enclosure {
     /// Makes one for a tree that is to have the PIDs `numbers`. The descriptors `held` are those that a request to CRIU will
-    /// name. Blocks for some milliseconds.
+    /// name. Gives CRIU's working directory too, under the one number that a request may name: `work`, else one in a tmpfs.
+    /// Blocks for some milliseconds.
     ///
     /// # Errors
     /// [`Error::Overlay`] for a file system that none can lie over, [`Error::Io`] and [`Error::System`]. Nothing is left then.
-    pub fn new(writes: Writes, numbers: &BTreeSet<i32>, held: &[BorrowedFd<'_>]) -> Result<Self> {
+    pub fn new(
+        writes: Writes,
+        numbers: &BTreeSet<i32>,
+        held: &[BorrowedFd<'_>],
+        work: Option<&Path>,
+    ) -> Result<(Self, OwnedFd)> {
         arena::mount::make_place()?;
         let largest = fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
         let proc = mounts::proc();
         let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // It keeps the number free for the working directory, in the first process as well.
+        let place =
+            rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| Error::io("open", "/")(errno.into()))?;
+        let given =
+            work.map(std::path::absolute).transpose().map_err(Error::io("find", work.unwrap_or(Path::new(""))))?;
         let task = Task {
             proc: path(&proc),
             last_pid: (
                 path(&proc.join("sys/kernel/ns_last_pid")),
                 numbers::last_before_gap(numbers, largest.unwrap_or(32768)).to_string(),
             ),
-            held: held.iter().map(|fd| fd.as_raw_fd()).collect(),
+            held: held.iter().map(|fd| fd.as_raw_fd()).chain([place.as_raw_fd()]).collect(),
+            work: (path(&mounts::work()), place.as_raw_fd()),
         };
-        arena::in_thread(|| Self::make(writes, &task))?
+        arena::in_thread(move || Self::make(writes, &task, given.as_deref(), place))?
     }
 
     /// In a thread of its own, whose namespaces these become.
-    fn make(writes: Writes, task: &Task) -> Result<Self> {
+    fn make(writes: Writes, task: &Task, given: Option<&Path>, mut place: OwnedFd) -> Result<(Self, OwnedFd)> {
         unshare(
             CloneFlags::CLONE_FS
                 | CloneFlags::CLONE_NEWNS
@@ -91,10 +103,7 @@ impl Enclosure {
         )
         .map_err(|errno| Error::system("make the namespaces of a copy", errno))?;
         arena::mount::make_private()?;
-        // Mode 0711, as tasks of any user walk through it before the overlays are their root.
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        mount(Some("tmpfs"), PLACE, Some("tmpfs"), flags, Some("mode=711"))
-            .map_err(|errno| Error::io("mount a tmpfs at", PLACE)(errno.into()))?;
+        mounts::tmpfs(Path::new(PLACE))?;
         mounts::directory(&mounts::proc())?;
         // Later the path leads to the new proc, which does not know this thread.
         let mount_namespace =
@@ -102,13 +111,18 @@ impl Enclosure {
         let (init, pair) = Init::start(task)?;
         netlink::loopback_up().map_err(|source| Error::system("take the loopback interface up", source))?;
         allow_foreign_addresses();
-        mounts::make(writes)?;
+        mounts::make(writes, given)?;
+        let work = File::open(mounts::work()).map_err(Error::io("open", mounts::work()))?;
+        rustix::io::dup3(work, &mut place, rustix::io::DupFlags::CLOEXEC)
+            .map_err(|errno| Error::system("copy a descriptor", errno))?;
+        init.mounted()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| Error::io("open", "/")(errno.into()))?;
         let process = init.process().try_clone_to_owned();
         let process = process.map_err(|source| Error::system("copy a descriptor", source))?;
         let neighbour = Arc::new(Neighbour::new(process, pair));
-        Ok(Self { init, mount_namespace: Arc::new(mount_namespace.into()), neighbour, top })
+        let enclosure = Self { init, mount_namespace: Arc::new(mount_namespace.into()), neighbour, top };
+        Ok((enclosure, place))
     }
 
     /// Has CRIU started in here.

@@ -20,6 +20,9 @@ use crate::process::Mount;
 
 const NONE: Option<&str> = None;
 
+/// The name of CRIU's working directory in [`PLACE`].
+const WORK: &str = "work";
+
 /// A file that is mounted for itself, as container engines do with /etc/hosts, is copied if it is no larger. A larger one can
 /// only be read.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -85,16 +88,18 @@ struct Seen {
 
 /// Makes the mounts. In a mount namespace of the calling thread's own, where nothing is shared and a tmpfs lies over [`PLACE`]
 /// with the new `proc` mounted in it; `net` and IPC namespace are the copy's already.
-pub(super) fn make(writes: Writes) -> Result<()> {
+///
+/// Then [`work`] is there: a directory in a tmpfs, or `given`.
+pub(super) fn make(writes: Writes, given: Option<&Path>) -> Result<()> {
     let seen = seen()?;
     match writes {
-        Writes::ThrownAway => overlaid(&seen),
-        Writes::Shared => shared(&seen),
+        Writes::ThrownAway => overlaid(&seen, given),
+        Writes::Shared => shared(&seen, given),
     }
 }
 
 /// Only what belongs to the new namespaces is mounted anew.
-fn shared(seen: &[Seen]) -> Result<()> {
+fn shared(seen: &[Seen], given: Option<&Path>) -> Result<()> {
     for Seen { mount, options } in seen {
         let target = &mount.mountpoint;
         match treatment(&mount.filesystem, &mount.root, Point::Directory, true) {
@@ -103,10 +108,17 @@ fn shared(seen: &[Seen]) -> Result<()> {
             _ => {}
         }
     }
-    umount2(PLACE, MntFlags::MNT_DETACH).map_err(|errno| Error::io("unmount", PLACE)(errno.into()))
+    umount2(&proc(), MntFlags::MNT_DETACH).map_err(|errno| Error::io("unmount", proc())(errno.into()))?;
+    make_work(&work(), given)
 }
 
-fn overlaid(seen: &[Seen]) -> Result<()> {
+/// Makes CRIU's working directory. It mounts below it, so this must be a directory of the same mount namespace.
+fn make_work(path: &Path, given: Option<&Path>) -> Result<()> {
+    directory(path)?;
+    given.map_or(Ok(()), |given| bind(given, path))
+}
+
+fn overlaid(seen: &[Seen], given: Option<&Path>) -> Result<()> {
     let root = in_place("root");
     directory(&root)?;
     for (number, Seen { mount, options }) in seen.iter().enumerate() {
@@ -120,6 +132,10 @@ fn overlaid(seen: &[Seen]) -> Result<()> {
             Treatment::Fresh => fresh(mount, options, &target)?,
         }
     }
+    // As at the beginning, and for as long as the copy lives.
+    let place = root.join(PLACE.trim_start_matches('/'));
+    tmpfs(&place)?;
+    make_work(&place.join(WORK), given)?;
     let failed = |errno: Errno| Error::system("make the overlays the root of the copy", errno);
     chdir(&root).map_err(failed)?;
     // The old root comes to lie over the new one, and is taken away from there.
@@ -178,6 +194,18 @@ fn is_writable(path: &Path) -> bool {
 
 fn in_place(name: &str) -> PathBuf {
     Path::new(PLACE).join(name)
+}
+
+/// CRIU's working directory, as it is seen from within.
+pub(super) fn work() -> PathBuf {
+    in_place(WORK)
+}
+
+/// Mounts a tmpfs for directories of ours. Tasks of any user walk through it before the overlays are their root.
+pub(super) fn tmpfs(at: &Path) -> Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some("mode=711"))
+        .map_err(|errno| Error::io("mount a tmpfs at", at)(errno.into()))
 }
 
 /// Where init mounts the proc of its namespace.

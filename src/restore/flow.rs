@@ -163,32 +163,33 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         }
     }
     let chosen = search.choose(if subject.inet { InetSockets::Some } else { InetSockets::None }).await?;
-    let work = match inside {
-        Some(inside) => WorkDirectory::inside(inside, work.as_deref()),
-        None => WorkDirectory::new(work.as_deref())?,
-    };
-    let image_directory = ImageDirectory { images: copied(&checkpoint)?, work: Some(work.open()?) };
-    let started = match early {
-        Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => {
-            Ok((session, None))
+    let image_directory = copied(&checkpoint)?;
+    let (enclosure, inside) = match copy {
+        Some(writes) => {
+            let held = [image_directory.as_fd()];
+            let (enclosure, inside) = Enclosure::new(writes, &subject.numbers(), &held, work.as_deref())?;
+            (Some(enclosure), Some(inside))
         }
-        _ => enclosed(copy, &subject, &image_directory).await.and_then(|enclosure| {
-            let session = start(&chosen, is_job(&options), &options, Programs::All, namespace, enclosure.as_ref())?;
-            Ok((session, enclosure))
-        }),
+        None => (None, inside),
     };
-    let (mut session, enclosure) = match started {
-        Ok(started) => started,
-        Err(error) => {
-            work.remove();
-            return Err(error);
-        }
+    let mut session = match early {
+        Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => session,
+        _ => start(&chosen, is_job(&options), &options, Programs::All, namespace, enclosure.as_ref())?,
     };
     session.watch(Watch { deadline, ..Watch::default() });
 
     // Of a copy's every number is free.
     let numbers = if enclosure.is_some() { BTreeSet::new() } else { subject.numbers() };
     let facts = Facts::of(&options, copy == Some(Writes::ThrownAway));
+    let (work, opened) = match inside {
+        Some(inside) => (WorkDirectory::inside(copied(&inside)?, work.as_deref()), inside),
+        None => {
+            let work = WorkDirectory::new(work.as_deref())?;
+            let opened = work.open()?;
+            (work, opened)
+        }
+    };
+    let image_directory = ImageDirectory { images: image_directory, work: Some(opened) };
     let remains = Remains::watch(session.criu_pid(), numbers.clone())?;
     let undo = Undo {
         remains,
@@ -283,14 +284,6 @@ fn start(
     let mut session = Session::start_inheriting(&launch, &inherited)?;
     session.assume_version(criu.version);
     Ok(session)
-}
-
-/// Makes the namespaces of a copy, if one is wanted.
-async fn enclosed(copy: Option<Writes>, subject: &Subject, directory: &ImageDirectory) -> Result<Option<Enclosure>> {
-    let Some(writes) = copy else { return Ok(None) };
-    let mut held = vec![directory.images.as_fd()];
-    held.extend(directory.work.as_ref().map(AsFd::as_fd));
-    Enclosure::new(writes, &subject.numbers(), &held).map(Some)
 }
 
 /// Makes what the checkpoint brings along: files that are missing, and CRIU's names for unlinked files.

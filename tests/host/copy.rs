@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("a_copy_in_the_foreground_ends_as_its_root_does", NEEDS, foreground),
         test("a_copy_ends_with_its_last_process", NEEDS, last_process),
         test("a_copy_whose_foreground_crr_was_killed_runs_on_and_leaves_nothing_at_its_end", NEEDS, orphaned),
+        test("a_copy_of_what_crr_run_started_writes_its_log_where_it_is_told", NEEDS, run),
         test("connections_of_the_original_are_closed_in_its_copy", NEEDS, || beside("tcp_inside", CLOSED)),
         test("a_copy_has_terminals_of_its_own", NEEDS, || beside("pty_pair", &[])),
         test("a_copy_with_shared_files_says_what_it_takes", NEEDS, shared),
@@ -310,6 +311,42 @@ fn orphaned() -> Outcome {
     copy.await_gone()?;
     victim.self_check()?;
     victim.end()
+}
+
+/// A program in a cgroup of its own, for which CRIU mounts file systems below its working directory.
+fn run() -> Outcome {
+    let place = tempfile::tempdir()?;
+    let at = |name: &str| place.path().join(name);
+    let [log, pidfile, images] = ["log", "pid", "images"].map(at);
+    let program = programs::program("tree")?;
+    let mut command = crr::command();
+    command.args(["run", "-d", "--log"]).arg(&log).arg("--pidfile").arg(&pidfile).arg("--").arg(&program).arg("3");
+    Running::start(&mut command)?.end(SOON)?.must_pass("crr run")?;
+    let pid: i32 = fs::read_to_string(&pidfile)?.trim().parse()?;
+    let original = Original(pid);
+    until("the program to be ready", SOON, || fs::read_to_string(&log).ok()?.contains("ready").then_some(()))?;
+    crr::dump(pid, &images, &["--leave-running"])?.must_pass("crr dump")?;
+    let (copy, _) = Copy::of(&images, &[])?;
+    copy.self_check(&log)?;
+    let work = at("work");
+    fs::create_dir(&work)?;
+    let words = ["--work-dir", work.to_str().ok_or("no UTF-8")?, "--log-file", "its.log", "-v4"];
+    let (second, _) = Copy::of(&images, &words)?;
+    second.self_check(&log)?;
+    ensure!(fs::metadata(work.join("its.log"))?.len() > 0, "the log is not where it should be");
+    drop((copy, second, original));
+    Ok(())
+}
+
+/// A program that is no [`Victim`]; dropping it kills it and its children.
+struct Original(i32);
+
+impl Drop for Original {
+    fn drop(&mut self) {
+        for pid in children(self.0).into_iter().chain([self.0]) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
 }
 
 /// A situation and a copy of it side by side.
