@@ -18,6 +18,7 @@ mod subject;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -151,21 +152,23 @@ pub async fn dump(
     interrupt: Interrupt,
     mut progress: impl FnMut(Progress),
 ) -> Result<Report, Box<Failed>> {
+    let request = Arc::new(request);
     let mut said = blocking(super::sweep).await?;
     let mut how = Attempt::default();
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let subject = Subject::look(&request)?;
-        let (tree, prepared) = attempt(&subject, &request, &how)?;
-        let Prepared { again, ending } = prepared;
+        let shared = Arc::clone(&request);
+        // Beside the dumps of other containers.
+        let prepared = blocking(move || attempt(&Subject::look(&shared)?, &shared, &how)).await?;
+        let (tree, Prepared { again, ending }) = prepared?;
         let failed = match dump::dump(tree, interrupt.clone(), &mut progress).await {
             Ok(mut tree) => {
                 if let Some(ending) = ending {
                     said.extend(blocking(move || ending.finish()).await?);
                 }
                 tree.complaints.splice(0..0, said);
-                return Ok(Report { container: request.id, tree, attempts, images: request.images });
+                return Ok(Report { container: request.id.clone(), tree, attempts, images: request.images });
             }
             Err(failed) => failed,
         };

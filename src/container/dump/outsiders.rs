@@ -36,27 +36,43 @@ pub(super) fn described(outsiders: &[Outsider]) -> Vec<String> {
 pub(super) struct Members {
     init: i32,
     cgroups: BTreeSet<PathBuf>,
+    /// Those of them that are looked at while the container stands still: exec puts a process into all.
+    decisive: BTreeSet<PathBuf>,
     /// The PID namespace, where it is the container's own.
     pid_namespace: Option<u64>,
 }
 
 impl Members {
     /// Of the container with that first process, in these cgroups.
-    pub(super) fn of<'a>(init: i32, cgroups: impl Iterator<Item = &'a PathBuf>) -> Self {
+    pub(super) fn of(init: i32, cgroups: &BTreeMap<String, PathBuf>) -> Self {
         let own = Namespaces::read("/proc/self/ns".as_ref()).pid;
         let theirs = Namespaces::read(format!("/proc/{init}/ns").as_ref()).pid;
         // The mount point of a hierarchy, which is no cgroup of the container's, holds everybody.
         let is_own = |path: &&PathBuf| path.join("cgroup.procs").exists() && path.parent().is_some_and(is_cgroup);
         let pid_namespace = (theirs != 0 && theirs != own).then_some(theirs);
-        Self { init, cgroups: cgroups.filter(is_own).cloned().collect(), pid_namespace }
+        let all: BTreeSet<PathBuf> = cgroups.values().filter(is_own).cloned().collect();
+        let decisive = cgroups.iter().filter(|(name, _)| ["", "pids"].contains(&name.as_str()));
+        let decisive: BTreeSet<PathBuf> = decisive.map(|(_, path)| path).filter(is_own).cloned().collect();
+        let decisive = if decisive.is_empty() { all.clone() } else { decisive };
+        Self { init, cgroups: all, decisive, pid_namespace }
     }
 
-    /// Those that are not below the first process now. Each task is read twice at most: the tree may stand still meanwhile.
+    /// Those that are not below the first process now.
     pub(super) fn outsiders(&self) -> Vec<Outsider> {
+        self.outsiders_in(&self.cgroups)
+    }
+
+    /// The same for a container that stands still: it takes a tenth of a millisecond for a small one.
+    pub(super) fn outsiders_quickly(&self) -> Vec<Outsider> {
+        self.outsiders_in(&self.decisive)
+    }
+
+    fn outsiders_in(&self, cgroups: &BTreeSet<PathBuf>) -> Vec<Outsider> {
         let mut candidates = BTreeSet::new();
-        for directory in &self.cgroups {
+        for directory in cgroups {
             tasks_below(directory, &mut candidates);
         }
+        // Each task is read once.
         let mut tasks: BTreeMap<i32, Stat> = BTreeMap::new();
         let unseen = self.pid_namespace.map(|namespace| (namespace, self.tasks_of_namespace()));
         if let Some((namespace, count)) = unseen {
@@ -170,7 +186,7 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn().expect("sleep");
         let own = std::process::id() as i32;
         let below = |init, pid| {
-            let members = Members { init, cgroups: BTreeSet::new(), pid_namespace: None };
+            let members = Members { init, cgroups: BTreeSet::new(), decisive: BTreeSet::new(), pid_namespace: None };
             members.is_below(pid, &mut BTreeMap::new())
         };
         assert!(below(own, child.id() as i32));

@@ -67,7 +67,7 @@ impl Subject {
         let externals = mounts::externals(container.runtime(), &configuration, &mounts);
         let given = configuration.namespace(NamespaceKind::Network).is_some_and(|namespace| namespace.path.is_some());
         let network = Network::look(init.pid, given)?;
-        let members = Members::of(init.pid, cgroups.values());
+        let members = Members::of(init.pid, &cgroups);
         Ok(Self {
             outsiders: members.outsiders(),
             shim: Shim::of(init.pid, root_of(&container)),

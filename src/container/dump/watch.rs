@@ -63,7 +63,7 @@ impl Attendant for Watch {
     fn attend(&mut self, event: &EventKind) -> Result<()> {
         match event {
             EventKind::QueryExtFiles => {
-                let outsiders = if self.drop_exec { Vec::new() } else { self.members.outsiders() };
+                let outsiders = if self.drop_exec { Vec::new() } else { self.members.outsiders_quickly() };
                 if !outsiders.is_empty() {
                     return Err(Error::Outsiders { id: self.id.clone(), tasks: described(&outsiders) });
                 }
