@@ -87,7 +87,8 @@ fn add_recorded(given: &mut RestoreOptions, recorded: &RecordedOptions, of_conta
             given.skip_mnt.push(mount.clone());
         }
     }
-    if given.empty_ns.is_empty() {
+    // CRIU refuses one beside a network namespace to be joined.
+    if given.empty_ns.is_empty() && !given.join.iter().any(|namespace| namespace.kind == "net") {
         given.empty_ns.clone_from(empty_ns);
     }
     match (given.cgroups.mode, *manage_cgroups) {

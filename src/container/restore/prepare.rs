@@ -273,7 +273,8 @@ pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<Fea
     options.inherited.extend(inherited);
     options.inherited.extend(given.inherited);
     options.join.extend(given.join);
-    if found.network == Network::Empty && !options.empty_ns.contains(&EmptyNamespace::Network) {
+    let joins_network = options.join.iter().any(|namespace| namespace.kind == "net");
+    if found.network == Network::Empty && !joins_network && options.empty_ns.is_empty() {
         options.empty_ns.push(EmptyNamespace::Network);
     }
     if guest.console.is_some() && guest.bundle.spec().terminal() {

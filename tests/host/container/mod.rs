@@ -28,6 +28,7 @@ mod connections;
 mod dump_events;
 mod dumps;
 mod podman;
+mod restored_networks;
 mod restores;
 mod round_trip;
 mod runtimes;
@@ -48,6 +49,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(dumps::trials());
     trials.extend(dump_events::trials());
     trials.extend(podman::trials());
+    trials.extend(restored_networks::trials());
     trials.extend(restores::trials());
     trials.extend(several::trials());
     trials.extend(tmpfs::trials());
