@@ -56,7 +56,7 @@ impl Arena {
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
                 .map_err(|errno| Error::system("make a mount namespace", errno))?;
             mount::make_private()?;
-            let features = plan.execute()?;
+            let features = plan.begin()?;
             let namespace =
                 File::open("/proc/thread-self/ns/mnt").map_err(Error::io("open", "/proc/thread-self/ns/mnt"))?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -64,6 +64,14 @@ impl Arena {
                 rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| Error::io("open", "/")(errno.into()))?;
             Ok(Self { namespace: Arc::new(namespace.into()), top, features })
         })?
+    }
+
+    /// Mounts more in it, at any time: a CRIU that was started there before sees it. The plan's features come too late.
+    ///
+    /// # Errors
+    /// As [`Arena::new`]; what was mounted before the failure stays.
+    pub fn mount(&self, plan: Plan) -> Result<()> {
+        self.run_inside(|| plan.go_on())?
     }
 
     /// The namespace, for [`Launch::mount_namespace`](crate::swrk::Launch::mount_namespace).

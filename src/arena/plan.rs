@@ -89,23 +89,33 @@ impl Plan {
         self
     }
 
-    /// Does it, in the mount namespace of the thread.
-    pub(super) fn execute(self) -> Result<Option<Loaded>> {
+    /// Does it, in the mount namespace of the thread, which is a new one.
+    pub(super) fn begin(self) -> Result<Option<Loaded>> {
         let Self { features, steps } = self;
         let features = features.map(FeatureCache::load).transpose()?.flatten();
         if features.is_none() {
             mount::tmpfs(Path::new(super::PLACE), &place_options())?;
         }
-        for step in steps {
-            match step {
-                Step::Directory { path, mode } => mount::directory(&path, mode)?,
-                Step::Tmpfs { target, options } => mount::tmpfs(&target, &options)?,
-                Step::Bind { source, target } => mount::bind(&source, &target)?,
-                Step::Overlay { lower, upper, work, target } => mount::overlay(&lower, &upper, &work, &target)?,
-            }
-        }
+        execute(steps)?;
         Ok(features)
     }
+
+    /// Does what there is to mount, in the mount namespace of the thread.
+    pub(super) fn go_on(self) -> Result<()> {
+        execute(self.steps)
+    }
+}
+
+fn execute(steps: Vec<Step>) -> Result<()> {
+    for step in steps {
+        match step {
+            Step::Directory { path, mode } => mount::directory(&path, mode)?,
+            Step::Tmpfs { target, options } => mount::tmpfs(&target, &options)?,
+            Step::Bind { source, target } => mount::bind(&source, &target)?,
+            Step::Overlay { lower, upper, work, target } => mount::overlay(&lower, &upper, &work, &target)?,
+        }
+    }
+    Ok(())
 }
 
 /// Tasks of a user namespace walk through it to their root, so anybody may.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::flow::Early;
 use super::problem::Remarks;
 use crate::error::Result;
 use crate::event::EventKind;
@@ -35,6 +36,8 @@ pub(crate) struct Surroundings {
     pub(crate) cgroups: Vec<PathBuf>,
     /// Who is told.
     pub(crate) attendant: Shared,
+    /// CRIU, where it was started there already.
+    pub(crate) early: Option<Early>,
 }
 
 /// An attendant that may be in the middle of something when the restore is given up.

@@ -18,7 +18,7 @@ use super::remains::Remains;
 use super::request::{Request, Verify};
 use super::subject::Subject;
 use super::work::WorkDirectory;
-use crate::checkpoint::{Checkpoint, Manifest, PutBack};
+use crate::checkpoint::{Checkpoint, Manifest, PutBack, Record};
 use crate::copy::{Enclosure, Writes};
 use crate::criu::{Chosen, InetSockets, Search, programs};
 use crate::error::{Error, Result};
@@ -116,19 +116,18 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let copied = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map_err(Error::io("open", &directory));
     let images = Images::from_directory(copied(&checkpoint)?, &directory);
     let mut remarks = Remarks::default();
-    let (namespace, inside, cgroups, attendant) = match surroundings {
-        Some(Surroundings { mount_namespace, work, cgroups, attendant }) => {
-            (Some(mount_namespace), Some(work), Some(cgroups), Some(attendant))
+    let (namespace, inside, cgroups, attendant, early) = match surroundings {
+        Some(Surroundings { mount_namespace, work, cgroups, attendant, early }) => {
+            (Some(mount_namespace), Some(work), Some(cgroups), Some(attendant), early)
         }
-        None => (None, None, None, None),
+        None => (None, None, None, None, None),
     };
     let search = Search::new(criu, std::env::var_os("PATH").as_deref());
     // CRIU starts while the images are read, where the record tells how it is to be started.
-    let early = match checkpoint.record() {
+    let early = match (early, checkpoint.record()) {
+        (Some(early), _) => Some(early),
         // Where a copy lives depends on the images.
-        Some(record) if copy.is_none() => {
-            let recorded_job = record.options.switches.contains(&DumpSwitch::ShellJob) && !sends_master(&options);
-            let is_job = is_job(&options) || recorded_job;
+        (None, Some(record)) if copy.is_none() => {
             let chosen = search.choose(InetSockets::Unknown).await?;
             let found = match options.config_file {
                 // It may say otherwise.
@@ -137,7 +136,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
                 None if namespace.is_some() => Programs::All,
                 None => programs(record.options.tcp, record.options.network_lock, images.has_network_namespace()),
             };
-            Some((is_job, start(&chosen, is_job, &options, found, namespace.clone(), None)?, chosen.binary))
+            Some(Early::start(&chosen, record, &options, found, namespace.clone())?)
         }
         _ => None,
     };
@@ -173,7 +172,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         None => (None, inside),
     };
     let mut session = match early {
-        Some((was_job, session, binary)) if binary == chosen.binary && was_job == is_job(&options) => session,
+        Some(Early { was_job, session, binary }) if binary == chosen.binary && was_job == is_job(&options) => session,
         _ => start(&chosen, is_job(&options), &options, Programs::All, namespace, enclosure.as_ref())?,
     };
     session.watch(Watch { deadline, ..Watch::default() });
@@ -261,6 +260,30 @@ fn is_job(options: &RestoreOptions) -> bool {
 /// Whether the other end of the tree's terminal comes to us instead of being ours.
 fn sends_master(options: &RestoreOptions) -> bool {
     options.switches.contains(&RestoreSwitch::OrphanPtsMaster)
+}
+
+/// A CRIU that was started before all was known that it depends on.
+#[derive(Debug)]
+pub(crate) struct Early {
+    was_job: bool,
+    session: Session,
+    binary: PathBuf,
+}
+
+impl Early {
+    /// Starts CRIU as the record says. It gets the descriptors of `options`, which must be all that it will need.
+    pub(crate) fn start(
+        criu: &Chosen,
+        record: &Record,
+        options: &RestoreOptions,
+        programs: Programs,
+        namespace: Option<Arc<OwnedFd>>,
+    ) -> Result<Self> {
+        let recorded_job = record.options.switches.contains(&DumpSwitch::ShellJob) && !sends_master(options);
+        let was_job = is_job(options) || recorded_job;
+        let session = start(criu, was_job, options, programs, namespace, None)?;
+        Ok(Self { was_job, session, binary: criu.binary.clone() })
+    }
 }
 
 fn start(

@@ -42,6 +42,7 @@ mod work;
 pub(crate) use attendant::{Attendant, Shared, Surroundings};
 pub use container::ContainerProblem;
 pub use copy::CopyProblem;
+pub(crate) use flow::Early;
 pub use flow::{Cancelled, Finished, Restoring, begin, releases};
 pub use home::Home;
 pub use problem::{Problem, Remarks};

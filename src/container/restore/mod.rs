@@ -139,7 +139,7 @@ pub async fn begin(wanted: Wanted, request: Request) -> Result<Begun> {
     let features = features(&chosen.binary);
     let prepared = tokio::task::spawn_blocking(move || {
         let notes = super::sweep();
-        prepare::prepare(wanted, request, features).map(|prepared| (prepared, notes))
+        prepare::prepare(wanted, request, &chosen, features).map(|prepared| (prepared, notes))
     });
     let (prepared, mut notes) =
         prepared.await.map_err(|error| Error::system("prepare", std::io::Error::other(error)))??;

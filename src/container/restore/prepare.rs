@@ -20,12 +20,14 @@ use super::{Rootfs, Veth, Wanted, streams};
 use crate::arena::{Arena, FeatureCache, Plan};
 use crate::checkpoint::{Checkpoint, Manifest, NetworkKind, RecordedContainer};
 use crate::container::tmpfs;
+use crate::criu::Chosen;
 use crate::error::{Error, Result};
 use crate::images::{Images, Kind, Mount};
 use crate::oci::{Bundle, Configuration, Container, Descriptors, MountKind, Spec, State};
 use crate::operation::pause;
 use crate::request::{CgroupMode, EmptyNamespace, RestoreSwitch};
-use crate::restore::{ContainerProblem, Problem, Request, Shared, Surroundings};
+use crate::restore::{ContainerProblem, Early, Problem, Request, Shared, Surroundings};
+use crate::swrk::Programs;
 
 /// A record of this checkpoint that is larger is none.
 const SMALL_FILE_LIMIT: u64 = 1 << 20;
@@ -113,7 +115,12 @@ fn network_in(images: &Images, id: u32) -> Network {
 }
 
 /// Looks, then makes. Blocks for some milliseconds, or as long as it takes to copy a root file system.
-pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<FeatureCache>) -> Result<Prepared> {
+pub(super) fn prepare(
+    wanted: Wanted,
+    mut request: Request,
+    criu: &Chosen,
+    features: Option<FeatureCache>,
+) -> Result<Prepared> {
     let directory = request.directory.clone();
     let unrestorable = |problems: Vec<ContainerProblem>| Error::Unrestorable {
         dir: directory.clone(),
@@ -193,7 +200,24 @@ pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<Fea
         return Err(unrestorable(problems));
     }
 
-    // Now it is made.
+    let options = &mut request.options;
+    options.inherited.extend(inherited);
+    options.inherited.extend(given.inherited);
+    options.join.extend(given.join);
+    if wanted.console.is_some() && bundle.spec().terminal() {
+        options.switches.extend([RestoreSwitch::ShellJob, RestoreSwitch::OrphanPtsMaster]);
+    }
+
+    // Now it is made. CRIU starts meanwhile, in its mount namespace, in which nothing is mounted yet.
+    let mut plan = Plan::new();
+    if let Some(features) = features {
+        plan.features(features);
+    }
+    let arena = Arena::new(plan)?;
+    let early = match found.checkpoint.record() {
+        Some(record) => Some(Early::start(criu, record, &request.options, Programs::All, Some(arena.namespace()))?),
+        None => None,
+    };
     let journal = match Journal::begin(Entry::new(id, &state)) {
         Ok(journal) => journal,
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => {
@@ -206,7 +230,7 @@ pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<Fea
     live.cgroup = cgroups.below_hierarchy();
     let mut guest = Guest {
         journal: Some(journal),
-        arena: None,
+        arena: Some(arena),
         template,
         live,
         bundle,
@@ -251,7 +275,8 @@ pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<Fea
     let copy = copying.elapsed();
     pause("container-rootfs");
 
-    let (arena, made) = make_arena(&chosen, features, &sources, &found.mounts)?;
+    let arena = guest.arena.as_ref().ok_or(Error::Closed { attempt: "restore" })?;
+    let made = furnish(arena, &chosen, &sources, &found.mounts)?;
     let work = crate::arena::place("work");
     let work = match &request.work {
         Some(given) => std::path::absolute(given).map_err(Error::io("find", given))?,
@@ -259,7 +284,6 @@ pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<Fea
     };
     let work = arena.open(&work, OFlags::RDONLY | OFlags::DIRECTORY)?;
     let mount_namespace = arena.namespace();
-    guest.arena = Some(arena);
 
     let options = &mut request.options;
     options.root = Some(crate::arena::place("root").to_string_lossy().into_owned());
@@ -270,15 +294,9 @@ pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<Fea
         options.external.push(format!("veth[{}]:{}{bridge}", veth.inside, veth.outside));
         guest.links.push(veth.outside);
     }
-    options.inherited.extend(inherited);
-    options.inherited.extend(given.inherited);
-    options.join.extend(given.join);
     let joins_network = options.join.iter().any(|namespace| namespace.kind == "net");
     if found.network == Network::Empty && !joins_network && options.empty_ns.is_empty() {
         options.empty_ns.push(EmptyNamespace::Network);
-    }
-    if guest.console.is_some() && guest.bundle.spec().terminal() {
-        options.switches.extend([RestoreSwitch::ShellJob, RestoreSwitch::OrphanPtsMaster]);
     }
     let recorded_mode = found.checkpoint.record().and_then(|record| record.options.manage_cgroups);
     let mode = options.cgroups.mode.or(recorded_mode).unwrap_or(match found.cgroup_namespace {
@@ -289,8 +307,13 @@ pub(super) fn prepare(wanted: Wanted, mut request: Request, features: Option<Fea
     if mode != CgroupMode::Ignore && options.cgroups.roots.is_empty() {
         options.cgroups.roots = cgroups.roots();
     }
-    request.surroundings =
-        Some(Surroundings { mount_namespace, work, cgroups: cgroups.directories(), attendant: Shared::new(guest) });
+    request.surroundings = Some(Surroundings {
+        mount_namespace,
+        work,
+        cgroups: cgroups.directories(),
+        attendant: Shared::new(guest),
+        early,
+    });
     Ok(Prepared { request, notes, copy })
 }
 
@@ -359,27 +382,19 @@ fn check_files(found: &Found, rootfs: &Path, problems: &mut Vec<ContainerProblem
     Ok(())
 }
 
-/// The mount namespace for CRIU, with all in it that the container's mounts come from, and what CRIU is to be told of it.
-fn make_arena(
-    root: &Root,
-    features: Option<FeatureCache>,
-    sources: &Sources,
-    mounts: &[Mount],
-) -> Result<(Arena, Vec<String>)> {
+/// Mounts in CRIU's namespace all that the container's mounts come from. Gives what CRIU is to be told of it.
+fn furnish(arena: &Arena, root: &Root, sources: &Sources, mounts: &[Mount]) -> Result<Vec<String>> {
     let mut plan = Plan::new();
-    if let Some(features) = features {
-        plan.features(features);
-    }
     let target = root.plan(&mut plan);
     plan.directory(crate::arena::place("work"), 0o700);
     let made = tmpfs::plan(&sources.tmpfs, &mut plan)?;
-    let arena = Arena::new(plan)?;
-    tmpfs::fill(&sources.tmpfs, &arena)?;
+    arena.mount(plan)?;
+    tmpfs::fill(&sources.tmpfs, arena)?;
     let files: BTreeMap<&Path, bool> =
         sources.binds.iter().map(|(at, source)| (at.as_path(), !source.is_dir())).collect();
     let inside = arena.open(&target, OFlags::PATH | OFlags::DIRECTORY)?;
     rootfs::make_mountpoints(inside, mounts, |mount| files.get(mount.mountpoint.as_path()).copied().unwrap_or(false))?;
-    Ok((arena, made))
+    Ok(made)
 }
 
 /// Whether a running container has this root file system.
