@@ -104,6 +104,11 @@ impl Ending {
         if self.init.is_alive() {
             return vec![format!("the first process {} of container {} has not ended", self.init.pid, self.id)];
         }
+        // Another container has its name by now, and with that perhaps its cgroups; or they are gone, as they go first.
+        if self.state_is_of_it() == Some(false) || !self.state.exists() {
+            self.forget();
+            return left;
+        }
         for directory in &self.cgroups {
             if let Err(error) = remove_cgroup(directory, self.drop_exec, deadline) {
                 left.push(format!("the cgroup `{}` is left: {error}", directory.display()));
@@ -281,6 +286,22 @@ mod tests {
         let error = ending(state.clone()).remove_state().expect_err("a directory in it").to_string();
         assert!(error.contains("criu-root"), "{error}");
         assert!(state.join("criu-root/etc").exists());
+    }
+
+    #[test]
+    fn a_later_container_of_that_name_keeps_its_cgroups() {
+        let scratch = tempfile::tempdir().expect("directory");
+        let (state, cgroup) = (scratch.path().join("a"), scratch.path().join("cgroup"));
+        fs::create_dir(&state).expect("directory");
+        fs::create_dir(&cgroup).expect("directory");
+        fs::write(state.join("state.json"), "old").expect("file");
+        let ending = Ending { cgroups: vec![cgroup.clone()], ..ending(state.clone()) };
+        fs::write(state.join("state.json"), "new").expect("file");
+        assert_eq!(ending.finish(), Vec::<String>::new());
+        assert!(cgroup.exists() && state.join("state.json").exists());
+        fs::write(state.join("state.json"), "old").expect("file");
+        assert_eq!(ending.finish(), Vec::<String>::new());
+        assert!(!cgroup.exists() && !state.exists());
     }
 
     #[test]

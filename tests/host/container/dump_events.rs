@@ -22,7 +22,7 @@ use crate::{Outcome, ensure, test, victim};
 
 use super::bed::{Bed, Container, LIMIT};
 use super::bundle::counter;
-use super::dumps::{command, dump, state_of};
+use super::dumps::{command, dump, runs_on, state_of};
 use super::network::{NetworkNamespace, ip};
 use super::output::Output;
 use super::runtime::Runtime::Runc11;
@@ -44,6 +44,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("dump::no_client_is_reset_by_200_dumps", NEEDS, clients),
         test("dump::a_network_of_its_own_is_recorded_and_in_the_images", NEEDS, own_network),
         test("dump::a_network_namespace_with_a_path_is_external", NEEDS, given_network),
+        test("dump::a_namespace_whose_path_is_gone_is_named_before_the_freeze", NEEDS, namespace_gone),
+        test("dump::a_root_file_system_that_is_gone_is_named_before_the_freeze", NEEDS, rootfs_gone),
     ];
     for step in BEFORE {
         trials.push(test(format!("dump::killed_at_{}_the_container_runs_on", step.replace('-', "_")), NEEDS, || {
@@ -345,4 +347,40 @@ fn given_network() -> Outcome {
     output.await_numbers(2)?;
     output.counted_without_gap()?;
     restored.obeys_its_runtime(&output)
+}
+
+/// It is refused with the status of the preflight and the word, and runs on.
+fn is_refused(bed: &Bed, container: &Container, output: &Output, word: &str) -> Outcome {
+    let images = bed.path("refused");
+    let state = state_of(bed, container)?;
+    let ran = dump(bed, container, &images, &[])?.must_exit(78, "a dump that could not be restored")?;
+    ensure!(ran.stderr.contains(word), "{} lacks {word}", ran.stderr);
+    ensure!(!images.exists(), "a directory is left");
+    runs_on(container, output, &state, bed)
+}
+
+fn namespace_gone() -> Outcome {
+    let bed = Bed::new(Runc11)?;
+    let namespace = NetworkNamespace::create(&bed, "net")?;
+    let path = namespace.path();
+    let output = Output::new()?;
+    let mut bundle = bed.bundle("bundle")?;
+    bundle.namespace("network", Some(&path))?;
+    let container = bed.run_on("one", &bundle, &output)?;
+    output.await_numbers(1)?;
+    drop(namespace);
+    is_refused(&bed, &container, &output, path.to_str().ok_or("no UTF-8")?)
+}
+
+fn rootfs_gone() -> Outcome {
+    let bed = Bed::new(Runc11)?;
+    let output = Output::new()?;
+    let bundle = bed.bundle("bundle")?;
+    let container = bed.run_on("one", &bundle, &output)?;
+    output.await_numbers(1)?;
+    let (rootfs, away) = (bundle.path().join("rootfs"), bundle.path().join("away"));
+    fs::rename(&rootfs, &away)?;
+    let refused = is_refused(&bed, &container, &output, "is no directory");
+    fs::rename(&away, &rootfs)?;
+    refused
 }
