@@ -111,6 +111,11 @@ impl Subject {
             let cure = "it was removed behind the runtime's back: its limits will not be in the images";
             findings.push(self.finding("cgroup-gone", Level::Warning, what, cure));
         }
+        if is_ended && self.has_poststop_hooks() {
+            let what =
+                "its bundle has poststop hooks, which its runtime would run when it is gone, and crr does not".into();
+            findings.push(self.finding("poststop", Level::Warning, what, "run by hand what they are to clean up"));
+        }
         if self.network.kind == NetworkKind::Dumped {
             let names: Vec<&str> = self.network.interfaces.iter().map(|link| link.name.as_str()).collect();
             let what = format!("its own network namespace has {}, which goes into the images", names.join(", "));
@@ -118,6 +123,15 @@ impl Subject {
             findings.push(self.finding("network-dumped", Level::Note, what, cure));
         }
         findings
+    }
+
+    fn has_poststop_hooks(&self) -> bool {
+        let (bytes, place) = match self.container.record() {
+            Record::Runc(_) => (self.state_bytes().unwrap_or_default(), "/config/Hooks/poststop"),
+            Record::Crun(_, spec) => (spec.bytes().to_vec(), "/hooks/poststop"),
+        };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        value.pointer(place).and_then(serde_json::Value::as_array).is_some_and(|hooks| !hooks.is_empty())
     }
 
     fn of_outsiders(&self, request: &Request, is_ended: bool) -> Option<Finding> {
