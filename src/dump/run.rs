@@ -203,7 +203,7 @@ impl Run {
             pause(event.kind().name());
             if let Some(attendant) = self.attendant.as_mut().filter(|_| is_attended(event.kind())) {
                 // The event, dropped, is refused.
-                attendant.attend(event.kind())?;
+                attendant.attend(event.kind(), path)?;
             }
             if is_last_chance {
                 progress(Stage::Publish, self.written_bytes);

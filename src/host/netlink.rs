@@ -57,7 +57,7 @@ pub fn loopback_up() -> io::Result<()> {
 /// What the kernel says: `ENODEV` if there is none of that name.
 pub fn link_up(name: &str) -> io::Result<()> {
     let index = nix::net::if_::if_nametoindex(name)?;
-    up(index.cast_signed())
+    up(i32::try_from(index).map_err(io::Error::other)?)
 }
 
 fn up(index: i32) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use crate::container::{Runtime, no_busybox, no_cgroup2};
 use crate::world;
@@ -133,6 +134,12 @@ pub(crate) fn runs(command: &mut Command) -> bool {
 }
 
 fn no_cgroups() -> Option<String> {
+    // Once: two tests would make and remove the same one.
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    WHY.get_or_init(try_cgroups).clone()
+}
+
+fn try_cgroups() -> Option<String> {
     let layout = ::crr::host::cgroup::Layout::read().unwrap_or_default();
     let (probe, refused) = ::crr::host::cgroup::OwnCgroup::create(&layout, &format!("probe-{}", std::process::id()));
     let reason = probe.is_empty().then(|| format!("it needs cgroups that can be written: {}", refused.join("; ")));

@@ -13,6 +13,7 @@ mod engine;
 mod mounts;
 mod network;
 mod outsiders;
+mod readers;
 mod stdio;
 mod subject;
 mod watch;
@@ -25,6 +26,7 @@ use serde::Serialize;
 use self::ending::{Ending, Task};
 pub(super) use self::ending::{leftovers, sweep};
 use self::network::Network;
+use self::readers::Readers;
 use self::subject::Subject;
 use self::watch::{Again, Watch};
 use super::tmpfs::Tmpfs;
@@ -252,6 +254,7 @@ fn attempt(subject: &Subject, request: &Request, how: &Attempt) -> Result<(dump:
         },
         tmpfs,
         ending: ending.clone(),
+        readers: Readers::of(subject.init.pid),
         again: again.clone(),
     };
     tree.mounts = Mounts::Private;

@@ -1,11 +1,13 @@
 //! Who looks again while the container stands still: since the first look tasks, connections and files may have come.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::ending::Ending;
 use super::network::has_connections;
 use super::outsiders::{Members, described};
+use super::readers::Readers;
 use crate::container::tmpfs::Tmpfs;
 use crate::dump::Attendant;
 use crate::error::{Error, Result};
@@ -44,6 +46,8 @@ pub(super) struct Watch {
     pub(super) tmpfs: Vec<Tmpfs>,
     /// What follows a dump that ends the container.
     pub(super) ending: Option<Ending>,
+    /// Who must be able to read the images.
+    pub(super) readers: Option<Readers>,
     pub(super) again: Again,
 }
 
@@ -60,7 +64,7 @@ impl Watch {
 }
 
 impl Attendant for Watch {
-    fn attend(&mut self, event: &EventKind) -> Result<()> {
+    fn attend(&mut self, event: &EventKind, images: &Path) -> Result<()> {
         match event {
             EventKind::QueryExtFiles => {
                 let outsiders = if self.drop_exec { Vec::new() } else { self.members.outsiders_quickly() };
@@ -73,14 +77,19 @@ impl Attendant for Watch {
                 }
                 self.stay_unconnected()
             }
-            EventKind::PostDump => match &self.ending {
-                // The kernel may have accepted one since, for a program that will not be there to answer.
-                Some(ending) => {
-                    self.stay_unconnected()?;
-                    ending.note()
+            EventKind::PostDump => {
+                if let Some(readers) = &self.readers {
+                    readers.let_in(images)?;
                 }
-                None => Ok(()),
-            },
+                match &self.ending {
+                    // The kernel may have accepted one since, for a program that will not be there to answer.
+                    Some(ending) => {
+                        self.stay_unconnected()?;
+                        ending.note()
+                    }
+                    None => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }

@@ -36,7 +36,11 @@ pub(super) fn apply(cgroups: &Value, paths: &BTreeMap<String, PathBuf>) -> Resul
     for Setting { controller, file, value } in settings {
         let Some(directory) = paths.get(controller) else { continue };
         let path = directory.join(&file);
-        fs::write(&path, &value).map_err(|error| (path, error))?;
+        match fs::write(&path, &value) {
+            // As runc has it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.contains(RESERVED) => {}
+            result => result.map_err(|error| (path, error))?,
+        }
     }
     if let (true, Some(directory)) = (unified, paths.get("")) {
         device_filter::attach(directory, &devices(cgroups)).map_err(|error| (directory.clone(), error))?;
@@ -99,12 +103,9 @@ fn of_version_1(cgroups: &Value) -> Vec<Setting> {
             set("blkio", &format!("blkio.{file}"), throttle(device).map(|(device, rate)| format!("{device} {rate}")));
         }
     }
-    for limit in cgroups.get("hugetlb_limit").and_then(Value::as_array).into_iter().flatten() {
-        let size = limit.get("page_size").or_else(|| limit.get("Pagesize")).and_then(Value::as_str);
-        let bytes = limit.get("limit").or_else(|| limit.get("Limit")).and_then(Value::as_u64);
-        if let (Some(size), Some(bytes)) = (size, bytes) {
-            set("hugetlb", &format!("hugetlb.{size}.limit_in_bytes"), Some(bytes.to_string()));
-        }
+    for (size, bytes) in huge_pages(cgroups) {
+        set("hugetlb", &format!("hugetlb.{size}.limit_in_bytes"), Some(bytes.to_string()));
+        set("hugetlb", &format!("hugetlb.{size}.{RESERVED}limit_in_bytes"), Some(bytes.to_string()));
     }
     set("net_cls", "net_cls.classid", plain("net_cls_classid_u"));
     let devices = devices(cgroups);
@@ -118,6 +119,20 @@ fn of_version_1(cgroups: &Value) -> Vec<Setting> {
     }
     all
 }
+
+/// Limits of huge pages: their size as the kernel names it, and bytes.
+fn huge_pages(cgroups: &Value) -> Vec<(&str, u64)> {
+    let limits = cgroups.get("hugetlb_limit").and_then(Value::as_array).into_iter().flatten();
+    limits
+        .filter_map(|limit| {
+            let size = limit.get("page_size").or_else(|| limit.get("Pagesize"))?.as_str()?;
+            Some((size, limit.get("limit").or_else(|| limit.get("Limit"))?.as_u64()?))
+        })
+        .collect()
+}
+
+/// In the names of files that kernels before 5.7 do not have.
+const RESERVED: &str = "rsvd.";
 
 const THROTTLES: [(&str, &str); 4] = [
     ("blkio_throttle_read_bps_device", "throttle.read_bps_device"),
@@ -165,6 +180,10 @@ fn of_version_2(cgroups: &Value) -> Vec<Setting> {
         for device in cgroups.get(*key).and_then(Value::as_array).into_iter().flatten() {
             set("io.max", throttle(device).map(|(device, rate)| format!("{device} {name}={rate}")));
         }
+    }
+    for (size, bytes) in huge_pages(cgroups) {
+        set(&format!("hugetlb.{size}.max"), Some(bytes.to_string()));
+        set(&format!("hugetlb.{size}.{RESERVED}max"), Some(bytes.to_string()));
     }
     // What config.json says in the words of version 2 goes into files of that name, and wins.
     for (file, value) in cgroups.get("unified").and_then(Value::as_object).into_iter().flatten() {

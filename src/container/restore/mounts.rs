@@ -7,9 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::arena::place;
 use crate::checkpoint::RecordedTmpfs;
 use crate::images::Mount;
 use crate::restore::ContainerProblem;
+
+/// The name of an empty directory in the arena, for masked ones. Later cruns bind one of this name, kept in their root, over
+/// them: it is in the images under its path (crun), or under that of what is masked (crr).
+pub(super) const EMPTY: &str = ".empty-directory";
 
 /// What the bundle says about mounts.
 #[derive(Debug, Default)]
@@ -77,6 +82,9 @@ fn source_of(mount: &Mount, key: &str, sources: &Sources) -> Option<Source> {
         let name = at.file_name()?.to_str()?;
         return sources.cgroups.get(name).cloned().map(Source::Made);
     }
+    if sources.masked.contains(at) && (mount.root.ends_with(EMPTY) || Path::new(key).ends_with(EMPTY)) {
+        return Some(Source::Made(place(EMPTY)));
+    }
     // runc's key, crun's keys.
     if key == "/dev/null" || sources.masked.contains(at) || sources.masked.contains(Path::new(key)) {
         return Some(Source::Host("/dev/null".into()));
@@ -97,14 +105,24 @@ mod tests {
     fn the_keys_of_each_runtime_are_answered() {
         let sources = Sources {
             binds: [("/data".into(), "/".into())].into(),
-            masked: ["/proc/keys".into()].into(),
+            masked: ["/proc/keys".into(), "/sys/firmware".into()].into(),
             ..Sources::default()
         };
-        let mounts = [mount("/proc/keys", "/dev/null"), mount("/proc/keys", "/proc/keys"), mount("/data", "/data")];
+        let mounts = [
+            mount("/proc/keys", "/dev/null"),
+            mount("/proc/keys", "/proc/keys"),
+            mount("/data", "/data"),
+            mount("/sys/firmware", "/run/crun/.empty-directory"),
+        ];
         let answers = answer(&mounts, &sources);
         assert_eq!(
             answers.external.into_iter().collect::<Vec<_>>(),
-            ["mnt[/data]:/", "mnt[/dev/null]:/dev/null", "mnt[/proc/keys]:/dev/null"]
+            [
+                "mnt[/data]:/",
+                "mnt[/dev/null]:/dev/null",
+                "mnt[/proc/keys]:/dev/null",
+                "mnt[/run/crun/.empty-directory]:/run/crr/.empty-directory"
+            ]
         );
         assert_eq!(answers.problems, []);
     }

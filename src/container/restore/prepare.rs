@@ -387,6 +387,7 @@ fn furnish(arena: &Arena, root: &Root, sources: &Sources, mounts: &[Mount]) -> R
     let mut plan = Plan::new();
     let target = root.plan(&mut plan);
     plan.directory(crate::arena::place("work"), 0o700);
+    plan.directory(crate::arena::place(mounts::EMPTY), 0o755);
     let made = tmpfs::plan(&sources.tmpfs, &mut plan)?;
     arena.mount(plan)?;
     tmpfs::fill(&sources.tmpfs, arena)?;

@@ -79,7 +79,7 @@ fn own(number: u32) -> io::Result<OwnedFd> {
 
 /// The file with the access it was open for. What it is missing is not made: that would not be the file.
 fn again(path: &std::path::Path, flags: u32) -> io::Result<OwnedFd> {
-    let flags = flags.cast_signed();
+    let flags = i32::from_ne_bytes(flags.to_ne_bytes());
     let access = flags & libc::O_ACCMODE;
     let mut options = File::options();
     options.read(access != libc::O_WRONLY).write(access != libc::O_RDONLY);
@@ -89,7 +89,7 @@ fn again(path: &std::path::Path, flags: u32) -> io::Result<OwnedFd> {
         return Err(io::Error::other("it is no plain file any more"));
     }
     // Only against a fifo in its place.
-    rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::from_bits_retain((flags & libc::O_APPEND).cast_unsigned()))?;
+    rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::from_bits_retain((flags & libc::O_APPEND).unsigned_abs()))?;
     Ok(file.into())
 }
 

@@ -53,6 +53,13 @@ impl Bed {
         Ok(Self { runtime, tag, directory, root })
     }
 
+    /// A bed for another runtime, whose containers have the same names: their cgroups have the same paths.
+    pub(crate) fn beside(&self, runtime: Runtime, root: Option<&Path>) -> Result<Self, Failed> {
+        let mut other = Self::with_root(runtime, root)?;
+        other.tag.clone_from(&self.tag);
+        Ok(other)
+    }
+
     pub(crate) fn runtime(&self) -> Runtime {
         self.runtime
     }
@@ -97,7 +104,7 @@ impl Bed {
     /// As [`Bed::run`], with the output on a pipe.
     pub(crate) fn run_on(&self, name: &str, bundle: &Bundle, output: &Output) -> Result<Container<'_>, Failed> {
         let container = self.run(name, bundle, output.streams()?);
-        container.map_err(|failed| format!("{}\n{}", failed.message().unwrap_or_default(), output.text()).into())
+        container.map_err(|failed| format!("{}\n{}", failed.message().unwrap_or_default(), output.errors()).into())
     }
 
     /// The runtime's own `restore -d`.
@@ -115,7 +122,7 @@ impl Bed {
         container.map_err(|failed| {
             let log = fs::read_to_string(work.join("restore.log")).unwrap_or_default();
             let (said, log) = (failed.message().unwrap_or_default().to_owned(), crr::decisive(&log));
-            format!("{said}\n{}\nCRIU's log: {log}", output.text()).into()
+            format!("{said}\n{}\nCRIU's log: {log}", output.errors()).into()
         })
     }
 

@@ -78,15 +78,6 @@ impl Bundle {
         self.directory.join("rootfs").join(path.trim_start_matches('/'))
     }
 
-    /// The same bundle again somewhere else, with a root file system of its own.
-    pub(crate) fn copy(&self, directory: PathBuf) -> Result<Self, Failed> {
-        self.write()?;
-        let mut command = Command::new("cp");
-        command.arg("-a").arg(&self.directory).arg(&directory);
-        Running::start(&mut command)?.end(SOON)?.must_pass("cp -a of a bundle")?;
-        Ok(Self { directory, config: self.config.clone() })
-    }
-
     /// Writes config.json.
     pub(crate) fn write(&self) -> Result<(), Failed> {
         Ok(fs::write(self.directory.join("config.json"), serde_json::to_vec_pretty(&self.config)?)?)
@@ -141,9 +132,13 @@ impl Bundle {
         self.config["linux"]["cgroupsPath"] = json!(path);
     }
 
-    /// Limits and the like, as config.json has them: `resources("memory", json!({"limit": 1 << 26}))`.
-    pub(crate) fn resources(&mut self, controller: &str, limits: Value) {
-        self.config["linux"]["resources"][controller] = limits;
+    /// Limits and the like, as config.json has them, beside those that it has: `resources("pids", json!({"limit": 7}))`.
+    pub(crate) fn resources(&mut self, section: &str, limits: Value) {
+        let place = &mut self.config["linux"]["resources"][section];
+        match (place.as_object_mut(), limits) {
+            (Some(there), Value::Object(more)) => there.extend(more),
+            (_, limits) => *place = limits,
+        }
     }
 
     pub(crate) fn annotate(&mut self, name: &str, value: &str) {
@@ -161,12 +156,6 @@ impl Bundle {
     pub(crate) fn bind(&mut self, source: &Path, at: &str, options: &[&str]) -> Result<(), Failed> {
         let source = source.to_str().ok_or("no UTF-8")?;
         self.mount("bind", source, at, &[&["rbind"], options].concat())
-    }
-
-    /// Takes away the mount at that place.
-    pub(crate) fn without_mount(&mut self, at: &str) -> Result<(), Failed> {
-        self.list("/mounts")?.retain(|mount| mount["destination"] != at);
-        Ok(())
     }
 
     /// A list of config.json, which is made where there is none: `list("/linux/maskedPaths")`.

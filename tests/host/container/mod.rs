@@ -27,6 +27,8 @@ mod unified;
 mod connections;
 mod dump_events;
 mod dumps;
+mod interop;
+mod kept;
 mod podman;
 mod restored_networks;
 mod restores;
@@ -44,6 +46,7 @@ pub(crate) use runtime::Runtime;
 pub(crate) use unified::unmet as no_cgroup2;
 
 pub(crate) fn trials() -> Vec<Trial> {
+    snapshot::first();
     let mut trials = runtimes::trials();
     trials.extend(connections::trials());
     trials.extend(dumps::trials());
@@ -52,6 +55,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(restored_networks::trials());
     trials.extend(restores::trials());
     trials.extend(several::trials());
+    trials.extend(interop::trials());
+    trials.extend(kept::trials());
     trials.extend(tmpfs::trials());
     trials.extend(written_states::trials());
     trials

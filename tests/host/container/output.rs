@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,15 +14,21 @@ use crate::crr::{self, Ran};
 use crate::ensure;
 use crate::until::{SOON, until};
 
-/// A pipe whose other end one container after another may have. All that comes is kept.
+/// Two pipes, for standard output and error, whose other ends one container after another may have. All that comes is kept.
 pub(crate) struct Output {
+    out: Pipe,
+    /// By itself: the one who starts a container speaks there, too.
+    errors: Pipe,
+}
+
+struct Pipe {
     /// Kept, so that the next container can have it when the one before is gone.
     writer: OwnedFd,
     bytes: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Output {
-    pub(crate) fn new() -> Result<Self, Failed> {
+impl Pipe {
+    fn new() -> Result<Self, Failed> {
         let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&bytes);
@@ -40,33 +46,52 @@ impl Output {
         Ok(Self { writer, bytes })
     }
 
-    /// Standard input, output and error for a command: nothing, and twice the pipe.
-    pub(crate) fn streams(&self) -> Result<[Stdio; 3], Failed> {
-        Ok([Stdio::null(), self.writer.try_clone()?.into(), self.writer.try_clone()?.into()])
+    fn stream(&self) -> Result<Stdio, Failed> {
+        Ok(self.writer.try_clone()?.into())
     }
 
-    /// Runs a command to its end whose streams are these. What it says on stderr is among the rest.
+    /// Waits until what was written has been read.
+    fn await_read(&self) -> Result<(), Failed> {
+        until("a pipe to be read", SOON, || matches!(rustix::io::ioctl_fionread(&self.writer), Ok(0)).then_some(()))
+    }
+
+    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+}
+
+impl Output {
+    pub(crate) fn new() -> Result<Self, Failed> {
+        Ok(Self { out: Pipe::new()?, errors: Pipe::new()? })
+    }
+
+    /// Standard input, output and error for a command.
+    pub(crate) fn streams(&self) -> Result<[Stdio; 3], Failed> {
+        Ok([Stdio::null(), self.out.stream()?, self.errors.stream()?])
+    }
+
+    /// Runs a command to its end whose streams are these. What the container says is among its words.
     pub(crate) fn run(&self, command: &mut Command, limit: Duration) -> Result<Ran, Failed> {
-        let before = self.text().len();
+        let before = (self.text().len(), self.errors().len());
         let mut ran = crr::run_on_streams(command, self.streams()?, limit)?;
-        ran.stderr = self.text().get(before..).unwrap_or_default().to_owned();
+        self.errors.await_read()?;
+        ran.stdout = self.text().get(before.0..).unwrap_or_default().to_owned();
+        ran.stderr = self.errors().get(before.1..).unwrap_or_default().to_owned();
         Ok(ran)
     }
 
-    /// All that has come.
+    /// All that has come on standard error.
+    pub(crate) fn errors(&self) -> String {
+        self.errors.text()
+    }
+
+    /// All that has come on standard output.
     pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-    }
-
-    /// Forgets what has come.
-    pub(crate) fn clear(&self) {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Waits for a line of which `wanted` makes something.
-    pub(crate) fn await_line<T>(&self, what: &str, mut wanted: impl FnMut(&str) -> Option<T>) -> Result<T, Failed> {
-        let found = until(what, SOON, || self.text().lines().find_map(&mut wanted));
-        found.map_err(|failed| format!("{}; it said: {}", failed.message().unwrap_or_default(), self.text()).into())
+        self.out.text()
     }
 
     /// The numbers that a counter has printed, in their order. A line that has not ended does not count.
@@ -74,11 +99,6 @@ impl Output {
         let text = self.text();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().filter_map(|line| line.trim().parse().ok()).collect()
-    }
-
-    /// The last number that a counter has printed.
-    pub(crate) fn last_number(&self) -> Option<u64> {
-        self.numbers().last().copied()
     }
 
     /// Waits until the counter has printed `more` numbers after those that are there.

@@ -46,8 +46,8 @@ pub(crate) fn dump_with(by: By, bed: &Bed, container: &Container, images: &Path,
     Ok(())
 }
 
-/// Within a user namespace CRIU reads images as its root, who may not look into a directory of
-/// the host's.
+/// Within a user namespace CRIU reads images as its root, who may not look into a directory of the host's. crr sees to that
+/// when it dumps.
 fn make_readable(images: &Path) -> Result<(), Failed> {
     Command::new("chmod").args(["-R", "a+rX"]).arg(images).status()?;
     Ok(())
@@ -64,7 +64,6 @@ pub(crate) fn restore<'a>(
     output: &Output,
 ) -> Result<Container<'a>, Failed> {
     if by == By::Runtime {
-        make_readable(images)?;
         return bed.restore(name, bundle, images, &[cgroup_mode(bed.runtime()), more].concat(), output);
     }
     bundle.write()?;

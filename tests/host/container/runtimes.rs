@@ -11,9 +11,8 @@ use super::bed::Bed;
 use super::bundle::counter;
 use super::console::Console;
 use super::output::{Output, null_streams};
-use super::round_trip::{self, By, cgroup_mode};
+use super::round_trip::cgroup_mode;
 use super::runtime::Runtime::{self, Crun121, Crun128, Runc11, Runc13};
-use super::situation;
 use super::snapshot::Snapshot;
 use super::unified::{CRUN_ROOT, unified};
 
@@ -23,7 +22,7 @@ const CRUN_1_21: &[Need] = &[Root, Criu, Netns, Busybox, Cgroup2, Need::Runtime(
 const CRUN_1_28: &[Need] = &[Root, Criu, Netns, Busybox, Cgroup2, Need::Runtime(Crun128)];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = vec![
+    vec![
         test("runc_1_1_restores_its_own_checkpoint", RUNC_1_1, || round_trip(Runc11)),
         test("runc_1_3_restores_its_own_checkpoint", RUNC_1_3, || round_trip(Runc13)),
         test("runc_1_3_in_a_unified_hierarchy_restores_its_own_checkpoint", RUNC_1_3, || {
@@ -35,13 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             unified(|| round_trip(Crun128))
         }),
         test("crun_1_28_cannot_restore_a_checkpoint_below_another_root", CRUN_1_28, || unified(crun_1_28)),
-    ];
-    for situation in situation::ALL {
-        trials.push(test(format!("runc_alone::{}", situation.name), RUNC_1_1, || {
-            round_trip::keeps(*situation, Runc11, [By::Runtime, By::Runtime])
-        }));
-    }
-    trials
+    ]
 }
 
 fn round_trip(runtime: Runtime) -> Outcome {

@@ -204,16 +204,37 @@ fn check_deleted_file(_: &Bed, container: &Container) -> Step {
 // ---- cgroups --------------------------------------------------------------------------------------------------------
 
 fn limits(_: &Bed, bundle: &mut Bundle) -> Step {
-    bundle.resources("memory", json!({ "limit": 64 << 20 }));
-    bundle.resources("pids", json!({ "limit": 77 }));
-    bundle.resources("cpu", json!({ "shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0" }));
+    limit(bundle, "memory", json!({ "limit": 64 << 20 }));
+    limit(bundle, "pids", json!({ "limit": 77 }));
+    limit(bundle, "cpu", json!({ "shares": 512, "quota": 50_000, "period": 100_000 }));
+    limit(bundle, "cpuset", json!({ "cpus": "0" }));
+    if Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists() {
+        limit(bundle, "hugetlb", json!([{ "pageSize": "2MB", "limit": 64 << 20 }]));
+    }
     Ok(())
 }
 
 fn cgroup_path(bed: &Bed, bundle: &mut Bundle) -> Step {
     bundle.cgroup(&format!("/group{tag}/deeper/one", tag = bed.tag()));
-    bundle.resources("pids", json!({ "limit": 78 }));
+    limit(bundle, "pids", json!({ "limit": 78 }));
     Ok(())
+}
+
+/// Sets limits of a controller, where there is one: a unified hierarchy beside those of v1 has what they left over.
+fn limit(bundle: &mut Bundle, controller: &str, limits: serde_json::Value) {
+    let unified = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
+    let is_there = match &unified {
+        Ok(controllers) => controllers.split_whitespace().any(|name| name == controller),
+        Err(_) => Path::new("/sys/fs/cgroup").join(controller).exists(),
+    };
+    if is_there {
+        let section = match controller {
+            "cpuset" => "cpu",
+            "hugetlb" => "hugepageLimits",
+            other => other,
+        };
+        bundle.resources(section, limits);
+    }
 }
 
 // ---- rights and namespaces ------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 //! All cgroups of the machine and their limits, to be compared before and after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 use libtest_mimic::Failed;
 
@@ -15,6 +15,9 @@ use super::bed::MARK;
 
 /// The hierarchies as the whole program sees them, wherever the asking thread is: /proc/self is not the thread.
 const HIERARCHIES: &str = "/proc/self/root/sys/fs/cgroup";
+
+/// Stands for the directory among its settings.
+const ITSELF: &str = "(the directory)";
 
 /// Files that can be written to but count or list what happens.
 const VOLATILE: [&str; 9] = [
@@ -45,7 +48,7 @@ impl Snapshot {
         for directory in directories() {
             let name = directory.to_string_lossy();
             if !name.contains(without) && !name.contains(MARK) {
-                settings.insert(directory.clone(), "a directory".to_owned());
+                settings.insert(directory.join(ITSELF), "is there".to_owned());
                 settings.extend(read_settings(&directory));
             }
         }
@@ -57,11 +60,17 @@ impl Snapshot {
         let mut lasting = differences(&self.settings, &Self::take(&self.without).settings);
         let _ = until("the cgroups to be as before", SOON, || {
             let now = differences(&self.settings, &Self::take(&self.without).settings);
-            lasting.retain(|path, _| now.contains_key(path));
+            lasting.retain(|path, _| now.contains_key(path) && !Self::is_of_others(path));
             lasting.is_empty().then_some(())
         });
         ensure!(lasting.is_empty(), "cgroups have changed: {lasting:#?}");
         Ok(())
+    }
+
+    /// Whether a difference is none of the test's doing: the cgroup came after the tests began, and is gone or in use.
+    fn is_of_others(path: &Path) -> bool {
+        let directory = path.parent().unwrap_or(path);
+        !first().contains(directory) && (!directory.exists() || is_in_use(directory))
     }
 }
 
@@ -78,6 +87,23 @@ pub(crate) fn enable_controllers() {
             }
         }
     });
+}
+
+/// Whether a cgroup, or one below it, has a process, and none of CRIU's: then it is somebody else's, not a leftover.
+fn is_in_use(directory: &Path) -> bool {
+    let mut processes = Vec::new();
+    for below in below(directory) {
+        let members = fs::read_to_string(below.join("cgroup.procs")).unwrap_or_default();
+        processes
+            .extend(members.lines().map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()));
+    }
+    !processes.is_empty() && !processes.iter().any(|name| name.trim() == "criu")
+}
+
+/// The cgroups that were there when this was first called: before any test began.
+pub(crate) fn first() -> &'static BTreeSet<PathBuf> {
+    static FIRST: OnceLock<BTreeSet<PathBuf>> = OnceLock::new();
+    FIRST.get_or_init(|| directories().into_iter().collect())
 }
 
 /// The cgroups with this in their path, parents first.
@@ -103,7 +129,12 @@ pub(crate) fn differences(
 
 /// All cgroups, parents first.
 fn directories() -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::from(HIERARCHIES)];
+    below(Path::new(HIERARCHIES))
+}
+
+/// A cgroup and all below it, parents first.
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = vec![directory.to_owned()];
     let mut next = 0;
     while let Some(directory) = found.get(next).cloned() {
         next += 1;
