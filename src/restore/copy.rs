@@ -145,6 +145,7 @@ pub(super) fn follow(criu: i32, init: i32, remarks: &mut Remarks) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::tests::subject;
     use super::*;
 
     #[test]
@@ -160,5 +161,38 @@ mod tests {
         given = RestoreOptions::new();
         given.tcp = Tcp::Close;
         assert_eq!(contradictions(&given), []);
+    }
+    #[test]
+    fn a_tree_with_namespaces_of_its_own_and_a_shells_job_are_no_plain_trees() {
+        let said = |own_pids, own_mounts, switches: &[RestoreSwitch]| {
+            let subject = Subject { own_pids, own_mounts, ..subject() };
+            let mut options = RestoreOptions::new();
+            options.switches.extend(switches);
+            adapt(&mut options, &subject, &mut Remarks::default())
+        };
+        assert_eq!(said(false, false, &[]), []);
+        assert_eq!(said(true, false, &[]), [Problem::Copy(CopyProblem::OwnNamespaces)]);
+        assert_eq!(said(false, true, &[]), [Problem::Copy(CopyProblem::OwnNamespaces)]);
+        assert_eq!(said(false, false, &[RestoreSwitch::ShellJob]), [Problem::Copy(CopyProblem::ShellJob)]);
+    }
+
+    #[test]
+    fn connections_of_a_copy_are_closed_whatever_the_dump_did() {
+        let connection = crate::host::netlock::Connection {
+            local: "127.0.0.1:80".parse().unwrap(),
+            remote: "127.0.0.1:4711".parse().unwrap(),
+        };
+        for (connections, tcp, expected, notes) in [
+            (vec![connection], Tcp::Established, Tcp::Close, 1),
+            (vec![connection], Tcp::Refuse, Tcp::Close, 1),
+            (vec![connection], Tcp::Close, Tcp::Close, 0),
+            (vec![], Tcp::Established, Tcp::Refuse, 0),
+        ] {
+            let subject = Subject { connections, ..subject() };
+            let (mut options, mut remarks) = (RestoreOptions::new(), Remarks::default());
+            options.tcp = tcp;
+            assert_eq!(adapt(&mut options, &subject, &mut remarks), []);
+            assert_eq!((options.tcp, remarks.notes.len()), (expected, notes), "{tcp:?}");
+        }
     }
 }

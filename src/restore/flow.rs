@@ -413,6 +413,11 @@ impl Restoring {
         &self.pids
     }
 
+    /// Whether it is a copy: [`Restoring::pids`] are then numbers of its own PID namespace, and on the host the original's.
+    pub fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
     /// The PID of the tree's root as this process sees it, from [`EventKind::PostRestore`] on.
     pub fn root(&self) -> Option<i32> {
         self.root

@@ -161,11 +161,11 @@ fn word(tcp: Tcp) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::request::{CgroupMode, CpuCapabilities};
 
-    fn subject() -> Subject {
+    pub(in crate::restore) fn subject() -> Subject {
         Subject {
             tasks: Vec::new(),
             own_pids: false,

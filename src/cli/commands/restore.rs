@@ -303,7 +303,7 @@ async fn drive(
     let mut is_slow = false;
     let mut given_up = None;
     loop {
-        if is_slow {
+        if is_slow && !restoring.is_copy() {
             restored_bytes = restoring.pids().iter().map(|pid| resident_bytes(*pid)).sum();
         }
         progress.show(&stage, restored_bytes);

@@ -309,6 +309,7 @@ fn taken() -> Outcome {
 
 fn kinds() -> Outcome {
     let dumped = Dumped::new(By::Crr)?;
+    crr::restore(&dumped.images, &["--new-pid-ns"])?.must_exit(64, "crr restore --new-pid-ns of a container")?;
     let refused = crr::restore(&dumped.images, &[])?.must_exit(64, "crr restore without --container")?;
     ensure!(refused.stderr.contains("--container"), "{}", refused.stderr);
     let mut victim = Command::new("sleep");
