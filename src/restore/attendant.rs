@@ -32,6 +32,8 @@ pub(crate) struct Surroundings {
     pub(crate) mount_namespace: Arc<OwnedFd>,
     /// CRIU's working directory, opened in that namespace: CRIU mounts below it.
     pub(crate) work: OwnedFd,
+    /// The images as CRIU is to find them, if not as they are.
+    pub(crate) images: Option<OwnedFd>,
     /// The directories of the cgroups that the tree is born in.
     pub(crate) cgroups: Vec<PathBuf>,
     /// Who is told.

@@ -116,11 +116,11 @@ pub async fn begin(request: Request) -> Result<Restoring> {
     let copied = |fd: &dyn AsFd| fd.as_fd().try_clone_to_owned().map_err(Error::io("open", &directory));
     let images = Images::from_directory(copied(&checkpoint)?, &directory);
     let mut remarks = Remarks::default();
-    let (namespace, inside, cgroups, attendant, early) = match surroundings {
-        Some(Surroundings { mount_namespace, work, cgroups, attendant, early }) => {
-            (Some(mount_namespace), Some(work), Some(cgroups), Some(attendant), early)
+    let (namespace, inside, shown, cgroups, attendant, early) = match surroundings {
+        Some(Surroundings { mount_namespace, work, images, cgroups, attendant, early }) => {
+            (Some(mount_namespace), Some(work), images, Some(cgroups), Some(attendant), early)
         }
-        None => (None, None, None, None, None),
+        None => (None, None, None, None, None, None),
     };
     let search = Search::new(criu, std::env::var_os("PATH").as_deref());
     // CRIU starts while the images are read, where the record tells how it is to be started.
@@ -188,7 +188,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
             (work, opened)
         }
     };
-    let image_directory = ImageDirectory { images: image_directory, work: Some(opened) };
+    let image_directory = ImageDirectory { images: shown.unwrap_or(image_directory), work: Some(opened) };
     let remains = Remains::watch(session.criu_pid(), numbers.clone())?;
     let undo = Undo {
         remains,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -36,7 +36,7 @@ pub(super) fn apply(cgroups: &Value, paths: &BTreeMap<String, PathBuf>) -> Resul
     for Setting { controller, file, value } in settings {
         let Some(directory) = paths.get(controller) else { continue };
         let path = directory.join(&file);
-        match fs::write(&path, &value) {
+        match put(&path, &value) {
             // As runc has it.
             Err(error) if error.kind() == io::ErrorKind::NotFound && file.contains(RESERVED) => {}
             result => result.map_err(|error| (path, error))?,
@@ -46,6 +46,11 @@ pub(super) fn apply(cgroups: &Value, paths: &BTreeMap<String, PathBuf>) -> Resul
         device_filter::attach(directory, &devices(cgroups)).map_err(|error| (directory.clone(), error))?;
     }
     Ok(())
+}
+
+/// Writes to a file that must be there: the kernel has another error for one that would have to be made.
+fn put(path: &Path, value: &str) -> io::Result<()> {
+    fs::File::options().write(true).open(path)?.write_all(value.as_bytes())
 }
 
 /// Turns on, from the top down, what controllers there are, so that the files of a cgroup of version 2 appear.

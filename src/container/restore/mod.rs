@@ -17,6 +17,7 @@ mod limits;
 mod mounts;
 mod namespaces;
 mod prepare;
+mod readable;
 mod rootfs;
 mod streams;
 

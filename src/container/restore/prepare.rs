@@ -16,7 +16,7 @@ use super::guest::{Guest, Template, nobody};
 use super::mounts::{self, Sources};
 use super::namespaces::{self, Network};
 use super::rootfs::{self, Root};
-use super::{Rootfs, Veth, Wanted, streams};
+use super::{Rootfs, Veth, Wanted, readable, streams};
 use crate::arena::{Arena, FeatureCache, Plan};
 use crate::checkpoint::{Checkpoint, Manifest, NetworkKind, RecordedContainer};
 use crate::container::tmpfs;
@@ -276,7 +276,12 @@ pub(super) fn prepare(
     pause("container-rootfs");
 
     let arena = guest.arena.as_ref().ok_or(Error::Closed { attempt: "restore" })?;
-    let made = furnish(arena, &chosen, &sources, &found.mounts)?;
+    let copies_images = has_other_root(&configuration);
+    let made = furnish(arena, &chosen, &sources, &found.mounts, copies_images)?;
+    let shown = match copies_images {
+        true => readable::copy(found.images.as_fd(), arena)?,
+        false => None,
+    };
     let work = crate::arena::place("work");
     let work = match &request.work {
         Some(given) => std::path::absolute(given).map_err(Error::io("find", given))?,
@@ -310,6 +315,7 @@ pub(super) fn prepare(
     request.surroundings = Some(Surroundings {
         mount_namespace,
         work,
+        images: shown,
         cgroups: cgroups.directories(),
         attendant: Shared::new(guest),
         early,
@@ -322,6 +328,12 @@ fn change(guest: &mut Guest, change: impl FnOnce(&mut Entry)) -> Result<()> {
         Some(journal) => journal.change(change),
         None => Err(Error::Closed { attempt: "restore" }),
     }
+}
+
+/// Whether the container has a user namespace whose root is not the host's.
+fn has_other_root(configuration: &Configuration) -> bool {
+    let other = |map: &crate::oci::IdMapping| map.container == 0 && map.host != 0;
+    configuration.uid_mappings.iter().chain(&configuration.gid_mappings).any(other)
 }
 
 /// What the bundle says about mounts, with mount points as the images have them.
@@ -383,12 +395,21 @@ fn check_files(found: &Found, rootfs: &Path, problems: &mut Vec<ContainerProblem
 }
 
 /// Mounts in CRIU's namespace all that the container's mounts come from. Gives what CRIU is to be told of it.
-fn furnish(arena: &Arena, root: &Root, sources: &Sources, mounts: &[Mount]) -> Result<Vec<String>> {
+fn furnish(
+    arena: &Arena,
+    root: &Root,
+    sources: &Sources,
+    mounts: &[Mount],
+    copies_images: bool,
+) -> Result<Vec<String>> {
     let mut plan = Plan::new();
     let target = root.plan(&mut plan);
     plan.directory(crate::arena::place("work"), 0o700);
     plan.directory(crate::arena::place(mounts::EMPTY), 0o755);
     let made = tmpfs::plan(&sources.tmpfs, &mut plan)?;
+    if copies_images {
+        readable::plan(&mut plan);
+    }
     arena.mount(plan)?;
     tmpfs::fill(&sources.tmpfs, arena)?;
     let files: BTreeMap<&Path, bool> =

@@ -52,6 +52,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("a_container_that_wrote_to_a_file_of_the_host_goes_on_writing_to_it", NEEDS, file_of_the_host),
         test("a_container_without_streams_runs_on", NEEDS, no_streams),
         test("a_container_on_a_terminal_is_restored_on_another", NEEDS, terminal),
+        test("images_that_only_root_may_read_are_restored_in_a_user_namespace", NEEDS, user_namespace),
     ];
     for step in UNDONE {
         trials.push(test(format!("a_crr_killed_at_{step}_leaves_nothing_after_the_next_run"), NEEDS, || undone(step)));
@@ -384,4 +385,27 @@ fn terminal() -> Outcome {
     console.await_terminals(2)?;
     console.answers("echo \"still $kept\"", "still here")?;
     bed.container("shell").delete()
+}
+
+fn user_namespace() -> Outcome {
+    const SHIFT: u32 = 100_000;
+    for by in [By::Crr, By::Runtime] {
+        let dumped = Dumped::of(by, |_, bundle| {
+            bundle.namespace("user", None)?;
+            for kind in ["uidMappings", "gidMappings"] {
+                bundle.config["linux"][kind] = json!([{ "containerID": 0, "hostID": SHIFT, "size": 65_536 }]);
+            }
+            bundle.own_rootfs(SHIFT)
+        })?;
+        fs::set_permissions(&dumped.images, fs::Permissions::from_mode(0o700))?;
+        let inventory = dumped.images.join("inventory.img");
+        fs::set_permissions(&inventory, fs::Permissions::from_mode(0o600))?;
+        dumped.restore("one", &[])?.must_pass("crr restore")?;
+        let container = dumped.bed.container("one");
+        ensure!(container.sh("id -u; touch /tmp/mine && stat -c %u /tmp/mine")? == "0\n0\n", "its root is not root");
+        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&inventory)?);
+        ensure!(owner == 0, "the images have become PID 1's");
+        container.obeys_its_runtime(&dumped.output)?;
+    }
+    Ok(())
 }
