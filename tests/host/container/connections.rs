@@ -20,11 +20,16 @@ use super::runtime::Runtime::{self, Runc11};
 const NEEDS: &[Need] = &[Root, Criu, Netns, Busybox, Cgroups, Iptables, Need::Runtime(Runc11)];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![test("runc_1_1_keeps_a_live_connection_in_a_named_namespace", NEEDS, || connection(Runc11, By::Runtime))]
+    let keeps = |name: &str, dumper, restorer| test(name, NEEDS, move || connection(Runc11, [dumper, restorer]));
+    vec![
+        keeps("runc_1_1_keeps_a_live_connection_in_a_named_namespace", By::Runtime, By::Runtime),
+        keeps("crr_keeps_a_live_connection_in_a_named_namespace", By::Crr, By::Crr),
+        keeps("runc_keeps_a_live_connection_that_crr_dumped", By::Crr, By::Runtime),
+    ]
 }
 
 /// A client that the container must not notice, nor the client the container, but for a pause.
-fn connection(runtime: Runtime, by: By) -> Outcome {
+fn connection(runtime: Runtime, [dumper, restorer]: [By; 2]) -> Outcome {
     let bed = Bed::new(runtime)?;
     let mut namespace = NetworkNamespace::create(&bed, "net")?;
     let addresses = namespace.connect()?;
@@ -37,13 +42,13 @@ fn connection(runtime: Runtime, by: By) -> Outcome {
     client.set_read_timeout(Some(SOON))?;
     echoes(&mut client, "before")?;
     let images = bed.path("images");
-    dump_with(by, &bed, &container, &images, &["--tcp-established"])?;
+    dump_with(dumper, &bed, &container, &images, &["--tcp-established"])?;
     // What it sends now must be neither answered nor lost.
     client.write_all(b"while it is away")?;
     client.set_read_timeout(Some(Duration::from_millis(300)))?;
     let mut early = [0; 16];
     ensure!(client.read(&mut early).is_err(), "somebody answered for it");
-    let restored = restore(by, &bed, "server", &bundle, &images, &["--tcp-established"], &output)?;
+    let restored = restore(restorer, &bed, "server", &bundle, &images, &["--tcp-established"], &output)?;
     client.set_read_timeout(Some(SOON))?;
     client.read_exact(&mut early)?;
     ensure!(&early == b"while it is away", "{early:?}");
