@@ -207,6 +207,14 @@ pub enum Error {
         /// Where it is in the container.
         place: PathBuf,
     },
+    /// The processes of a cgroup do not stand still. The cgroup is as it was.
+    #[error("cannot freeze the cgroup `{}` within {} s", cgroup.display(), limit.as_secs())]
+    NotFrozen {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// How long they had.
+        limit: std::time::Duration,
+    },
     /// A container cannot be dumped as it is: it has not been started, or it has ended.
     #[error("container {id} is {phase}")]
     NotRunning {
@@ -301,6 +309,11 @@ impl Error {
             Self::Outsiders { .. } => Some(
                 "they were started by the runtime's exec: end them, or give --drop-exec to leave them out; they end with \
                  the container"
+                    .into(),
+            ),
+            Self::NotFrozen { .. } => Some(
+                "see which of its processes does not stop (ps -eo pid,stat,wchan:30,cgroup,comm), or allow more time with \
+                 --timeout SECONDS"
                     .into(),
             ),
             Self::Connected { .. } => Some("repeat it with --network-lock nftables".into()),

@@ -76,7 +76,7 @@ impl Code {
             },
             Error::Spawn { .. } | Error::NoCriu { .. } | Error::NeedsNewerCriu { .. } => Self::NoCriu,
             Error::Talk { .. } | Error::Closed { .. } | Error::Hangup { .. } | Error::Nonsense { .. } => Self::CriuDied,
-            Error::Hang { .. } => Self::Hang,
+            Error::Hang { .. } | Error::NotFrozen { .. } => Self::Hang,
             Error::Option { .. } => Self::Usage,
             Error::NoSuchProcess { .. } => Self::NotThere,
             Error::WillNotWork { .. } => Self::WillNotWork,

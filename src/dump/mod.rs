@@ -14,10 +14,14 @@
 //!
 //! With [`Afterwards::KeepRunning`](crate::request::Afterwards::KeepRunning) nothing is flushed while the tree stands still:
 //! `post-dump` is answered as soon as the remaps are kept, and DIR appears afterwards.
+//!
+//! Where a cgroup is frozen for the dump (`freeze_cgroup`), a [guard](crate::host::cgroup::freezer::Guard) is posted before
+//! that, who thaws it if crr is killed; it survives whatever kills crr. One that was frozen before the dump is frozen after it.
 
 mod attendant;
 mod commit;
 mod failed;
+mod freeze;
 mod plan;
 mod run;
 mod salvage;

@@ -62,6 +62,8 @@ pub(super) struct Looked {
 /// Looks, while CRIU starts.
 pub(super) async fn look(request: &Request, room: Room) -> Result<Looked> {
     let pid = request.options.pid;
+    // Bad input is refused before anything is started.
+    super::freeze::freezer(&request.options)?;
     let search = Search::new(request.criu.clone(), std::env::var_os("PATH").as_deref());
     let mut chosen = search.choose(InetSockets::Unknown).await?;
     // CRIU starts while the tree is being looked at.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::commit::Commit;
+use super::freeze::{self, Fate, Hold};
 use super::plan::Looked;
 use super::salvage::Salvage;
 use super::{Attendant, Failed, Plan, Progress, Report, Request, Room, Stage, micros};
@@ -12,6 +13,7 @@ use crate::arena::Arena;
 use crate::checkpoint::{Partial, RecordedOptions, room};
 use crate::error::{Error, Result};
 use crate::event::EventKind;
+use crate::host::cgroup::freezer::Freezer;
 use crate::host::netlock::Ledger;
 use crate::operation::{Dumped, Interrupt, Operation, Session, Wish, pause};
 use crate::process::{Aftermath, Expected};
@@ -52,6 +54,9 @@ pub async fn dump(
     let Looked { plan, session, arena } = super::plan::look(&request, Room::Check).await?;
     plan.verdict()?;
     plan.complete(&mut request.options);
+    let freezer = freeze::freezer(&request.options)?;
+    // CRIU is not in this directory.
+    request.options.freeze_cgroup = freezer.as_ref().map(|freezer| freezer.directory().display().to_string());
     let partial = Partial::create(&request.dir, request.trust)?;
     here.estimated_bytes = plan.preflight.as_ref().map_or(0, |report| report.estimated_image_bytes);
     has_room(&partial, here.estimated_bytes)?;
@@ -74,6 +79,8 @@ pub async fn dump(
         salvage: None,
         attendant,
         arena,
+        freezer,
+        hold: None,
     };
 
     let driven = run.drive(session, request, &mut interrupt, |stage, written_bytes| {
@@ -122,6 +129,10 @@ struct Run {
     salvage: Option<Salvage>,
     attendant: Option<Box<dyn Attendant>>,
     arena: Option<Arena>,
+    /// The cgroup that is to be frozen.
+    freezer: Option<Freezer>,
+    /// What watches over it then.
+    hold: Option<Hold>,
 }
 
 impl Run {
@@ -136,6 +147,9 @@ impl Run {
         let (directory, path) = self.directory()?;
         progress(Stage::Write, 0);
         self.salvage = Some(Salvage::prepare(session.criu_pid(), &self.tree, &request.options));
+        if let Some(freezer) = self.freezer.take() {
+            self.hold = Some(Hold::prepare(freezer, session.criu_pid(), request.options.timeout_s)?);
+        }
         let mut dump = tokio::select! {
             begun = session.dump(directory, request.options) => begun?,
             () = interrupt.at_least(Wish::Cancel) => return Err(cancelled()),
@@ -144,6 +158,8 @@ impl Run {
             let_go(dump, &error, interrupt).await;
             return Err(error);
         }
+        let fate = if self.afterwards == Afterwards::Kill { Fate::Ends } else { Fate::Lives };
+        self.complaints.extend(self.hold.take().and_then(|hold| hold.end(fate)));
         if !dump.has_succeeded() {
             dump.finish().await?;
             return Err(Error::Bug { what: "a dump that failed and did not" });
@@ -201,6 +217,9 @@ impl Run {
             let Some(event) = event else { return Ok(()) };
             let is_last_chance = *event.kind() == EventKind::PostDump;
             pause(event.kind().name());
+            if *event.kind() == EventKind::PreDump {
+                self.freeze().await?;
+            }
             if let Some(attendant) = self.attendant.as_mut().filter(|_| is_attended(event.kind())) {
                 // The event, dropped, is refused.
                 attendant.attend(event.kind(), path)?;
@@ -240,6 +259,9 @@ impl Run {
         if let Some(salvage) = &self.salvage {
             salvage.commit();
         }
+        if let Some(hold) = self.hold.as_mut().filter(|_| self.afterwards == Afterwards::Kill) {
+            hold.commit();
+        }
         if let Some(commit) = &mut self.commit {
             commit.partial.stay();
         }
@@ -257,6 +279,19 @@ impl Run {
         result
     }
 
+    /// Freezes the tree's cgroup, where it is to be.
+    async fn freeze(&mut self) -> Result<()> {
+        let Some(hold) = self.hold.take() else { return Ok(()) };
+        let done = tokio::task::spawn_blocking(move || {
+            let result = hold.freeze();
+            (hold, result)
+        });
+        let (hold, result) = done.await.map_err(|_| LOST)?;
+        self.hold = Some(hold);
+        pause("frozen");
+        result
+    }
+
     /// Adds to the published checkpoint what needs the tree no more.
     async fn complete(mut self, hash: super::Hash) -> Result<(crate::checkpoint::Record, Vec<String>)> {
         let commit = self.commit.take().ok_or(LOST)?;
@@ -268,11 +303,13 @@ impl Run {
 
     /// Looks at what is left and puts back what can be.
     fn fail(self, error: Error) -> Box<Failed> {
-        let Self { commit, tree, afterwards, committed, log, complaints: mut left, salvage, .. } = self;
+        let Self { commit, tree, afterwards, committed, log, complaints: mut left, salvage, hold, .. } = self;
         let aftermath = Some(Aftermath::look(&tree));
         let mut failed =
             Failed { aftermath, committed: committed && afterwards != Afterwards::KeepRunning, ..Failed::from(error) };
         let is_ending = failed.committed && !failed.is_tree_unharmed();
+        // CRIU has ended: before anything else the tree is to run.
+        left.extend(hold.and_then(|hold| hold.end(if is_ending { Fate::Ends } else { Fate::Lives })));
         if let Some(salvage) = salvage.filter(|_| !is_ending) {
             let mut salvaged = salvage.run();
             failed.put_right = salvaged.put_right;

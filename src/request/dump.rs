@@ -87,7 +87,8 @@ pub struct DumpOptions {
     pub cgroup_props_file: Option<String>,
     /// Only these controllers are dumped.
     pub cgroup_dump_controllers: Vec<String>,
-    /// The directory of a cgroup that holds the tree and nothing else, which is frozen instead of each task. Costs 100 ms.
+    /// The directory of a cgroup that holds the tree and nothing else, which is frozen instead of each task. Costs 100 ms
+    /// unless it is frozen already; [`dump`](crate::dump::dump) freezes it in time.
     pub freeze_cgroup: Option<String>,
     /// How long freezing may take, in seconds; 0 is for ever. `None`: CRIU's default, 10.
     pub timeout_s: Option<u32>,

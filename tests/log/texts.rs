@@ -13,6 +13,7 @@ const SPELLED: &[(&str, &str)] = &[
     ("inet: Can't bind inet socket (id {id#}): Address already in use", "inet: Can't bind inet socket (id %d): %s"),
     ("send_fds failed (-22)", "send_fds failed (%d)"),
     ("Can't fork for {pid#}: File exists", "Can't fork for %d: %s"),
+    ("Can't open {pid#}: No such file or directory", "Can't open %s: %s"),
     ("Unable to detach from {pid#}: No such process", "Unable to detach from %d: %s"),
     ("Unable to open the proc file system: Operation not permitted", "Unable to open the %s file system: %s"),
     ("{pid#} killed by signal 11: Segmentation fault", "%d killed by signal %d: %s"),

@@ -2,7 +2,8 @@
 //! kept beside the images.
 //!
 //! The options are runc's, without `freeze_cgroup` (it costs a poll of 100 ms; CRIU's own freeze takes 0.3 ms) but for a
-//! container that is paused, and with a network lock only where there are connections. What CRIU does not see is looked for
+//! container that is paused, and for one whose tasks fork and end so fast that CRIU could not take hold of them: its dump is
+//! repeated with its cgroup frozen; and with a network lock only where there are connections. What CRIU does not see is looked for
 //! before anything is frozen and again while the container stands still ([`watch`]): processes that `exec` has started, and
 //! connections where the network is not locked. A connection that has come meanwhile makes the dump be repeated with the lock.
 //!
@@ -34,6 +35,7 @@ use crate::checkpoint::{ImagesKind, NetworkKind};
 use crate::dump::{self, Failed, Mounts, Progress, Room};
 use crate::error::{Error, Result};
 use crate::host::netlock::nf_tables_works;
+use crate::log;
 use crate::operation::Interrupt;
 use crate::process::Mount;
 use crate::request::{Afterwards, CgroupMode, DumpSwitch, EmptyNamespace, NetworkLock};
@@ -125,7 +127,8 @@ pub struct Report {
     /// The dump of its tree.
     #[serde(flatten)]
     pub tree: dump::Report,
-    /// How often it was begun: again when a connection came while the network was not locked.
+    /// How often it was begun: again when a connection came while the network was not locked, when a tmpfs came to hold data,
+    /// or when CRIU could not catch up with its tasks.
     pub attempts: u32,
     /// Who can restore the images.
     pub images: ImagesKind,
@@ -163,7 +166,7 @@ pub async fn dump(
         let shared = Arc::clone(&request);
         // Beside the dumps of other containers.
         let prepared = blocking(move || attempt(&Subject::look(&shared)?, &shared, &how)).await?;
-        let (tree, Prepared { again, ending }) = prepared?;
+        let (tree, Prepared { again, ending, can_be_frozen }) = prepared?;
         let failed = match dump::dump(tree, interrupt.clone(), &mut progress).await {
             Ok(mut tree) => {
                 if let Some(ending) = ending {
@@ -178,7 +181,11 @@ pub async fn dump(
             ending.forget();
         }
         let before = how;
-        how = Attempt { locked: before.locked || again.with_lock(), whole: before.whole || again.with_tmpfs() };
+        how = Attempt {
+            locked: before.locked || again.with_lock(),
+            whole: before.whole || again.with_tmpfs(),
+            frozen: before.frozen || (can_be_frozen && is_outrun(&failed.error)),
+        };
         if how == before {
             return Err(failed);
         }
@@ -196,6 +203,14 @@ struct Attempt {
     locked: bool,
     /// With every tmpfs in the images.
     whole: bool,
+    /// With its cgroup frozen, before CRIU stops each task.
+    frozen: bool,
+}
+
+/// Whether tasks came and went faster than CRIU could take hold of them.
+fn is_outrun(error: &Error) -> bool {
+    let Error::Refused { log: Some(log), .. } = error else { return false };
+    log::explain(log).known.is_some_and(|known| known.id == "outrun")
 }
 
 /// What an attempt leaves to its caller.
@@ -203,6 +218,8 @@ struct Attempt {
 struct Prepared {
     again: Again,
     ending: Option<Ending>,
+    /// It has a cgroup to be frozen by, and is not frozen yet.
+    can_be_frozen: bool,
 }
 
 /// The dump of the container's tree, told what its runtime would tell CRIU.
@@ -215,6 +232,10 @@ fn attempt(subject: &Subject, request: &Request, how: &Attempt) -> Result<(dump:
     if let (Some(cgroup), None) = (&subject.frozen, &options.freeze_cgroup) {
         // CRIU cannot stop tasks that are frozen already, unless it is told by what.
         options.freeze_cgroup = Some(cgroup.display().to_string());
+    }
+    let freezer = subject.freezer().filter(|_| options.freeze_cgroup.is_none());
+    if let Some(freezer) = freezer.as_ref().filter(|_| how.frozen) {
+        options.freeze_cgroup = Some(freezer.directory().display().to_string());
     }
     options.external.extend(subject.external_namespaces());
     options.external.extend(subject.externals.iter().map(mounts::External::option));
@@ -262,7 +283,7 @@ fn attempt(subject: &Subject, request: &Request, how: &Attempt) -> Result<(dump:
     tree.files = subject.companions()?;
     tree.container = Some(recorded);
     tree.attendant = Some(Box::new(watch));
-    Ok((tree, Prepared { again, ending }))
+    Ok((tree, Prepared { again, ending, can_be_frozen: freezer.is_some() }))
 }
 
 /// What will have to be removed.

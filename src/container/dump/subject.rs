@@ -11,6 +11,7 @@ use super::outsiders::{Members, Outsider};
 use super::{BelowEngine, Exec, Request, stdio};
 use crate::checkpoint::{NetworkKind, RecordedContainer, RecordedFile, RecordedNamespace};
 use crate::error::{Error, Result};
+use crate::host::cgroup::freezer::Freezer;
 use crate::host::cgroup::{Layout, Membership};
 use crate::oci::{Configuration, Container, Descriptors, Facts, Id, Init, NamespaceKind, Phase, Record, Spec};
 use crate::preflight::{Choice, Finding, Level};
@@ -81,6 +82,11 @@ impl Subject {
             network,
             members,
         })
+    }
+
+    /// The cgroup by which its tasks can be frozen: version 1's, where both are mounted.
+    pub(super) fn freezer(&self) -> Option<Freezer> {
+        ["freezer", ""].iter().find_map(|name| Freezer::of(self.cgroups.get(*name)?).ok())
     }
 
     /// The namespaces that come from outside, in CRIU's words: those with a path.

@@ -6,6 +6,7 @@
 //! The first write to a `cgroup.procs` waits 6 to 16 ms for the kernel, those that follow it soon 0.03 ms: do it while something
 //! else is being checked ([`expect_moves`]).
 
+pub mod freezer;
 mod layout;
 mod own;
 mod scope;

@@ -19,6 +19,15 @@ pub(super) const ENTRIES: &[Entry] = &[
          with live threads.",
         "See what it is: grep -E 'State|TracerPid' /proc/{pid}/status. End the tracer named there, or give the right PID.",
     ),
+    symptom(
+        78,
+        "outrun",
+        &["Can't open {pid#}: No such file or directory"],
+        "Processes of the tree end and others are born faster than CRIU can take hold of them: process {pid} was gone \
+         already.",
+        "Have a cgroup that holds the tree and nothing else frozen first: --freeze-cgroup DIR. crr does so by itself for a \
+         container.",
+    ),
     cause(
         36,
         "not-a-freezer",

@@ -36,6 +36,7 @@ mod round_trip;
 mod runtimes;
 mod several;
 mod tmpfs;
+mod wild;
 mod written_states;
 
 use libtest_mimic::Trial;
@@ -58,6 +59,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(interop::trials());
     trials.extend(kept::trials());
     trials.extend(tmpfs::trials());
+    trials.extend(wild::trials());
     trials.extend(written_states::trials());
     trials
 }

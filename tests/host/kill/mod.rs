@@ -6,6 +6,7 @@
 mod connections;
 mod dropped;
 mod dump;
+pub(crate) mod frozen;
 mod memory;
 pub(crate) mod paused;
 mod refill;
@@ -34,6 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = dump::trials();
     trials.extend(restore::trials());
     trials.extend(dropped::trials());
+    trials.extend(frozen::trials());
     trials.extend(room::trials());
     trials.extend(connections::trials());
     trials.extend(memory::trials());
