@@ -205,12 +205,15 @@ impl Bed {
             // What this does not remove, the following does.
             let _ = Running::start(self.command().args(["delete", "--force"]).arg(id))?.end(LIMIT)?;
         }
+        // A listing may miss some while others are made and removed beside them.
+        let mut missed = 0;
         until("the containers' cgroups to be removed", SOON, || {
             let mut left = snapshot::cgroups_of(&self.tag);
             // The deepest first.
             left.reverse();
             left.iter().for_each(|directory| drop(fs::remove_dir(directory)));
-            left.is_empty().then_some(())
+            missed = if left.is_empty() { missed + 1 } else { 0 };
+            (missed > 1).then_some(())
         })
     }
 }
