@@ -57,6 +57,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     for step in UNDONE {
         trials.push(test(format!("a_crr_killed_at_{step}_leaves_nothing_after_the_next_run"), NEEDS, || undone(step)));
     }
+    for (step, kill, name) in [
+        ("setup-namespaces", Kill::CtrlC, "interrupted"),
+        ("post-restore", Kill::CtrlC, "interrupted"),
+        ("pre-resume", Kill::Terminate, "interrupted"),
+        ("post-restore", Kill::Criu, "left_by_criu"),
+    ] {
+        trials.push(test(format!("a_restore_{name}_at_{step}_leaves_nothing"), NEEDS, move || given_up(step, kill)));
+    }
     for step in RUNS {
         trials.push(test(format!("a_container_whose_crr_is_killed_at_{step}_runs"), NEEDS, || runs(step)));
     }
@@ -146,6 +154,17 @@ fn undone(step: &str) -> Outcome {
     dumped.bed.container("one").obeys_its_runtime(&dumped.output)?;
     dumped.is_clean("one")?;
     outside.must_be_unchanged()
+}
+
+/// crr lives, and cleans up itself.
+fn given_up(step: &str, kill: Kill) -> Outcome {
+    let dumped = Dumped::new(By::Runtime)?;
+    let ran = Paused::start(&mut dumped.command("one", &[])?, step)?.strike(kill)?;
+    ensure!(!ran.passed() && ran.code != 90, "exit status {}: {}", ran.code, ran.stderr);
+    dumped.is_clean("one")?;
+    dumped.restore("one", &[])?.must_pass("another crr restore")?;
+    dumped.output.await_numbers(2)?;
+    dumped.bed.container("one").obeys_its_runtime(&dumped.output)
 }
 
 fn runs(step: &str) -> Outcome {
