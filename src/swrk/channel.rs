@@ -80,6 +80,8 @@ impl Channel {
             let look = *self.look.get_or_insert_with(|| Instant::now() + LOOK);
             match tokio::time::timeout_at(look.into(), worker.recv()).await {
                 Ok(received) => break received,
+                // What it has made may hold its end of the socket: then there is no end of file.
+                Err(_elapsed) if has_ended(self.pid) => break Ok(None),
                 Err(_elapsed) => self.look(images)?,
             }
         };
@@ -149,6 +151,12 @@ impl Channel {
             None => Error::Closed { attempt },
         }
     }
+}
+
+/// Whether a child of ours has ended and was not reaped.
+fn has_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rfind(')').is_some_and(|at| stat[at..].starts_with(") Z"))
 }
 
 fn gone(error: &std::io::Error) -> bool {

@@ -61,6 +61,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("setup-namespaces", Kill::CtrlC, "interrupted"),
         ("post-restore", Kill::CtrlC, "interrupted"),
         ("pre-resume", Kill::Terminate, "interrupted"),
+        ("setup-namespaces", Kill::Criu, "left_by_criu"),
         ("post-restore", Kill::Criu, "left_by_criu"),
     ] {
         trials.push(test(format!("a_restore_{name}_at_{step}_leaves_nothing"), NEEDS, move || given_up(step, kill)));
