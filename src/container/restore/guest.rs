@@ -19,7 +19,7 @@ pub(super) enum Template {
     /// The state at the dump.
     Recorded(State),
     /// The bundle only.
-    Bundle(Bundle),
+    Bundle(Box<Bundle>),
 }
 
 impl Template {

@@ -158,9 +158,9 @@ pub(super) fn prepare(
         (Some(state), Some(config)) if config == bundle.spec().bytes() => {
             // Of crun's containers there is a state of another kind.
             let path = found.checkpoint.path().join(State::NAME);
-            State::parse(&state, &path).map_or_else(|_| Template::Bundle(bundle.clone()), Template::Recorded)
+            State::parse(&state, &path).map_or_else(|_| Template::Bundle(Box::new(bundle.clone())), Template::Recorded)
         }
-        _ => Template::Bundle(bundle.clone()),
+        _ => Template::Bundle(Box::new(bundle.clone())),
     };
     let is_other = recorded.is_some_and(|container| container.id != id);
     let in_use = is_used(&root, recorded.map(|container| container.runtime_root.as_path()), &configuration.rootfs);

@@ -146,5 +146,8 @@ fn copied() -> Outcome {
     );
     engine.counts()?;
     engine.bed.container("copy").obeys_its_runtime(&output)?;
+    let mut command = crr::command();
+    command.args(["rm", "--container", &engine.bed.id("copy"), "--runtime-root"]).arg(engine.bed.root());
+    Running::start(&mut command)?.end(LIMIT)?.must_pass("crr rm of what the copy wrote")?;
     engine.counts()
 }
