@@ -152,8 +152,12 @@ fn snapshots(places: &[&Path]) -> Result<Vec<BTreeMap<PathBuf, String>>, Failed>
     places.iter().map(|place| dumped::snapshot(place)).collect()
 }
 
-fn mounts() -> Result<String, Failed> {
-    Ok(fs::read_to_string("/proc/self/mountinfo")?)
+/// The overlays that the tests' own namespace has, and what is mounted below a directory. Tests beside this one mount, too.
+fn mounts(directory: &Path) -> Result<Vec<String>, Failed> {
+    let all = fs::read_to_string("/proc/self/mountinfo")?;
+    let below = directory.display().to_string();
+    let is_ours = |line: &&str| line.contains(&below) || line.contains(" - overlay ");
+    Ok(all.lines().filter(is_ours).map(str::to_owned).collect())
 }
 
 fn start(program: &str, words: &[&str]) -> Result<Victim, Failed> {
@@ -174,7 +178,7 @@ fn three() -> Outcome {
     let (seed, _) = ask(&socket)?;
     let tree = victim.tree();
     dump_running(&victim, &[])?;
-    let mounted = mounts()?;
+    let mounted = mounts(victim.directory())?;
     let before = snapshots(&[&images, &work])?;
     let mut copies = Vec::new();
     for number in 1..=3 {
@@ -201,9 +205,9 @@ fn three() -> Outcome {
     copies[0].await_gone()?;
     ensure!(ask(&copies[1].path(&socket))?.0 == seed, "the end of one copy ended another");
     copies.clear();
-    let (after, mounted_now) = (snapshots(&[&images, &work])?, mounts()?);
+    let (after, mounted_now) = (snapshots(&[&images, &work])?, mounts(victim.directory())?);
     ensure!(before == after, "changed outside the copies:\n{before:#?}\n{after:#?}");
-    ensure!(mounted == mounted_now, "mounts are left:\n{mounted_now}");
+    ensure!(mounted == mounted_now, "mounts are left:\n{mounted_now:#?}");
     ensure!(ask(&socket)? == (seed, 3), "the original lost count");
     victim.kill_all()?;
     victim.await_gone(&tree)?;
@@ -422,11 +426,15 @@ fn contradictions() -> Outcome {
 fn refused() -> Outcome {
     let victim = start("tree", &["2"])?;
     dump_running(&victim, &[])?;
-    let (before, mounted) = (victim.processes(), mounts()?);
+    let (before, mounted) = (victim.processes(), mounts(victim.directory())?);
     let words = ["--new-pid-ns", "--lsm-profile", "selinux:nobody:nobody:nobody"];
     let ran = crr::restore(&victim.images(), &words)?;
     ensure!(ran.code == 81, "crr restore {words:?}: {ran:?}");
-    ensure!(victim.processes() == before && mounts()? == mounted, "something is left: {:?}", victim.processes());
+    ensure!(
+        victim.processes() == before && mounts(victim.directory())? == mounted,
+        "something is left: {:?}",
+        victim.processes()
+    );
     victim.self_check()?;
     victim.end()
 }

@@ -32,6 +32,9 @@ const VOLATILE: [&str; 9] = [
     "memory.force_empty",
 ];
 
+/// Of restored trees that are no containers, and of podman's containers.
+const OTHERS: [&str; 2] = ["/crr/", "/libpod"];
+
 /// The content of each setting, by its path.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
@@ -41,13 +44,14 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// What is there, without cgroups whose name has `without` in it (a bed's tag), and without those of other beds.
+    /// What is there, without cgroups whose name has `without` in it (a bed's tag), and without those of other beds and of
+    /// other tests beside this one.
     pub(crate) fn take(without: &str) -> Self {
         enable_controllers();
         let mut settings = BTreeMap::new();
         for directory in directories() {
             let name = directory.to_string_lossy();
-            if !name.contains(without) && !name.contains(MARK) {
+            if !name.contains(without) && !name.contains(MARK) && !OTHERS.iter().any(|other| name.contains(other)) {
                 settings.insert(directory.join(ITSELF), "is there".to_owned());
                 settings.extend(read_settings(&directory));
             }
