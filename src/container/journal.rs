@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ const PREFIX: &str = "container-";
 const VERSION: u32 = 1;
 /// A journal names a dozen paths.
 const SIZE_LIMIT: u64 = 1 << 20;
+/// A crr that looks for what was left holds a journal for less; one that restores the container, for longer.
+const LOOKED_AT: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,11 +97,19 @@ impl Journal {
         RuntimeDirectory::at(PLACE).make()?;
         let digest = blake3::hash(entry.state.as_os_str().as_encoded_bytes()).to_hex();
         let path = Path::new(PLACE).join(format!("{PREFIX}{}.json", &digest[..16]));
+        let deadline = Instant::now() + LOOKED_AT;
         loop {
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
             let file = options.open(&path).map_err(Error::io("open", &path))?;
-            lock(&file).map_err(Error::io("lock", &path))?;
+            match lock(&file) {
+                // A crr that looks for what was left holds it for a moment, also before anything is written.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    std::thread::sleep(LOOK);
+                    continue;
+                }
+                locked => locked.map_err(Error::io("lock", &path))?,
+            }
             // Between the two its last owner may have removed it.
             if is_same(&file, &path) {
                 let mut journal = Self { path, file, entry };
