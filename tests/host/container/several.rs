@@ -44,7 +44,7 @@ fn several() -> Outcome {
     let line =
         |name: &str| ran.stderr.lines().find(|line| line.trim_start().starts_with(&bed.id(name))).map(str::to_owned);
     for (name, fails) in [("one", false), ("two", true), ("three", false)] {
-        let line = line(name).ok_or_else(|| format!("{name} is not in the table: {}", ran.stderr))?;
+        let line = line(name).ok_or_else(|| format!("{name} is not in the table: {said}{}", ran.stderr))?;
         ensure!(line.contains("exit status 65") == fails, "{line}");
         ensure!(bed.container(name).exists() != fails, "{name}: {line}");
     }
