@@ -1,5 +1,6 @@
 //! A checkpoint that was taken elsewhere: what it needs from outside is missing or different there, or comes along.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};

@@ -41,8 +41,9 @@ fn several() -> Outcome {
     let mut command = crr::command();
     command.args(["restore", "-d", "--jobs", "2", "--runtime-root"]).arg(bed.root()).arg("--dir").arg(&images);
     let ran = output.run(command.args(named()), LIMIT)?.must_exit(65, "crr restore of three containers, one broken")?;
-    let line =
-        |name: &str| ran.stderr.lines().find(|line| line.trim_start().starts_with(&bed.id(name))).map(str::to_owned);
+    // Its standard output is that of the containers.
+    let said = output.text();
+    let line = |name: &str| said.lines().find(|line| line.trim_start().starts_with(&bed.id(name)));
     for (name, fails) in [("one", false), ("two", true), ("three", false)] {
         let line = line(name).ok_or_else(|| format!("{name} is not in the table: {said}{}", ran.stderr))?;
         ensure!(line.contains("exit status 65") == fails, "{line}");
