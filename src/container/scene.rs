@@ -5,12 +5,17 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use procfs::process::{MMPermissions, Process};
 use serde::{Deserialize, Serialize};
 
 /// In the directory of a container that is being restored: what is in there is of a restore that has not come to its end.
 const MARK: &str = "crr-restore";
+
+/// So long may the removal of what a killed restore left take.
+const LEAVING: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// The first process of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +65,24 @@ pub(super) fn make_state(directory: &Path) -> io::Result<()> {
     }
     fs::DirBuilder::new().mode(0o711).create(directory)?;
     fs::write(directory.join(MARK), "")
+}
+
+/// Whether the directory is there, and is not about to be gone: another crr may just be removing what a killed restore left,
+/// and is waited for.
+pub(super) fn is_taken(directory: &Path) -> bool {
+    let deadline = Instant::now() + LEAVING;
+    let is_unfinished = || {
+        let mut entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        // In the end it is empty.
+        directory.join(MARK).exists() || entries.next().is_none()
+    };
+    loop {
+        let is_there = directory.symlink_metadata().is_ok();
+        if !is_there || !is_unfinished() || Instant::now() >= deadline {
+            return is_there;
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// The container is there to stay.

@@ -169,7 +169,9 @@ impl RestoreOptions {
         for JoinNamespace { kind, file, extra } in join {
             let mut namespace = Join_namespace::new();
             namespace.set_ns(kind.clone());
-            namespace.set_ns_file(file.clone());
+            // CRIU takes a number for a file's name where an earlier call has left an error behind (errno).
+            let of_process = || format!("/proc/{file}/ns/{kind}");
+            namespace.set_ns_file(if file.parse::<u32>().is_ok() { of_process() } else { file.clone() });
             namespace.extra_opt.clone_from(extra);
             opts.join_ns.push(namespace);
         }

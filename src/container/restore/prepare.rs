@@ -136,7 +136,7 @@ pub(super) fn prepare(
     let id = wanted.id.as_str();
     let root = std::path::absolute(&wanted.runtime_root).map_err(Error::io("find", &wanted.runtime_root))?;
     let state = root.join(&wanted.id);
-    if state.symlink_metadata().is_ok() {
+    if scene::is_taken(&state) {
         // What else it would find in its way is that container's.
         return Err(unrestorable(vec![ContainerProblem::IdTaken { id: id.to_owned(), state }]));
     }

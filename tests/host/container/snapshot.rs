@@ -51,7 +51,10 @@ impl Snapshot {
         let mut settings = BTreeMap::new();
         for directory in directories() {
             let name = directory.to_string_lossy();
-            if !name.contains(without) && !name.contains(MARK) && !OTHERS.iter().any(|other| name.contains(other)) {
+            if !name.contains(without)
+                && !name.contains(MARK)
+                && !OTHERS.iter().any(|other| format!("{name}/").contains(other))
+            {
                 settings.insert(directory.join(ITSELF), "is there".to_owned());
                 settings.extend(read_settings(&directory));
             }
