@@ -17,7 +17,7 @@ use crate::restore::{Attendant, Remarks};
 #[derive(Debug)]
 pub(super) enum Template {
     /// The state at the dump.
-    Recorded(State),
+    Recorded(Box<State>),
     /// The bundle only.
     Bundle(Box<Bundle>),
 }

@@ -158,7 +158,10 @@ pub(super) fn prepare(
         (Some(state), Some(config)) if config == bundle.spec().bytes() => {
             // Of crun's containers there is a state of another kind.
             let path = found.checkpoint.path().join(State::NAME);
-            State::parse(&state, &path).map_or_else(|_| Template::Bundle(Box::new(bundle.clone())), Template::Recorded)
+            State::parse(&state, &path).map_or_else(
+                |_| Template::Bundle(Box::new(bundle.clone())),
+                |state| Template::Recorded(Box::new(state)),
+            )
         }
         _ => Template::Bundle(Box::new(bundle.clone())),
     };
