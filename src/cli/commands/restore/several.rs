@@ -109,7 +109,7 @@ fn shared_words(mut words: impl Iterator<Item = String>) -> Vec<String> {
         let name = word.split('=').next().unwrap_or_default();
         if OWN.contains(&word.as_str()) {
             words.next();
-        } else if !OWN.contains(&name) && word != "--json" {
+        } else if !OWN.contains(&name) && !word.starts_with("-D") && word != "--json" {
             shared.push(word);
         }
     }
@@ -176,8 +176,7 @@ mod tests {
 
     #[test]
     fn each_container_gets_the_words_that_are_not_its_own() {
-        let words =
-            "--root /r restore -d --container a --dir=D --container=b --jobs 2 -D x --no-verify --json --stdio null";
+        let words = "--root /r restore -d --container a --dir=D --container=b --jobs 2 -D x -Dy --no-verify --json --stdio null";
         let shared = shared_words(words.split(' ').map(str::to_owned));
         assert_eq!(shared, ["--root", "/r", "restore", "-d", "--no-verify", "--stdio", "null"]);
     }
