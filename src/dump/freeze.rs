@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::Fate;
 use crate::error::{Error, Result};
 use crate::host::cgroup::freezer::{Freezer, Guard, Setting};
 use crate::request::DumpOptions;
@@ -31,15 +32,6 @@ pub(super) fn freezer(options: &DumpOptions) -> Result<Option<Freezer>> {
         true => Err(refused("must not hold crr itself, which would be frozen as well")),
         false => Ok(Some(freezer)),
     }
-}
-
-/// What becomes of the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is there, as it was or stopped.
-    Lives,
-    /// CRIU has killed it.
-    Ends,
 }
 
 /// The cgroup of a tree while it is being dumped.

@@ -36,7 +36,7 @@ use crate::preflight;
 use crate::request::DumpOptions;
 use crate::swrk::Watch;
 
-pub(crate) use attendant::Attendant;
+pub(crate) use attendant::{Attendant, Fate};
 pub use failed::Failed;
 pub use plan::{Plan, Room, plan};
 pub use run::dump;

@@ -1,5 +1,6 @@
 //! What will be done: the preflight's findings and the options they lead to.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -144,7 +145,8 @@ fn start(criu: &Chosen, request: &Request, programs: Programs) -> Result<(Sessio
         }
     };
     launch.mount_namespace = arena.as_ref().map(Arena::namespace);
-    let mut session = Session::start(&launch)?;
+    let inherited: Vec<_> = request.options.inherited().map(AsFd::as_fd).into_iter().collect();
+    let mut session = Session::start_inheriting(&launch, &inherited)?;
     session.watch(request.watch);
     session.assume_version(criu.version);
     Ok((session, arena))

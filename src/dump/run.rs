@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::commit::Commit;
-use super::freeze::{self, Fate, Hold};
+use super::freeze::{self, Hold};
 use super::plan::Looked;
 use super::salvage::Salvage;
-use super::{Attendant, Failed, Plan, Progress, Report, Request, Room, Stage, micros};
+use super::{Attendant, Failed, Fate, Plan, Progress, Report, Request, Room, Stage, micros};
 use crate::arena::Arena;
 use crate::checkpoint::{Partial, RecordedOptions, room};
 use crate::error::{Error, Result};
@@ -244,10 +244,37 @@ impl Run {
                 return Err(cancelled());
             }
             if is_last_chance {
+                if self.afterwards != Afterwards::KeepRunning {
+                    // What it agrees to is not taken back: nothing may fail between this and the answer.
+                    self.hold().await?;
+                }
                 self.commit();
             }
-            event.proceed().await?;
+            let told = event.proceed().await;
+            if is_last_chance && self.afterwards != Afterwards::KeepRunning {
+                if let Some(mut attendant) = self.attendant.take() {
+                    // Also where CRIU is gone: there is no way back.
+                    attendant.let_go(Fate::Ends);
+                }
+            }
+            told?;
         }
+    }
+
+    /// Lets the attendant keep the tree standing.
+    async fn hold(&mut self) -> Result<()> {
+        let Some(mut attendant) = self.attendant.take() else { return Ok(()) };
+        if let Some(salvage) = &self.salvage {
+            salvage.stand_back();
+        }
+        let checkpoint = self.commit.as_ref().ok_or(LOST)?.partial.path();
+        let held = tokio::task::spawn_blocking(move || {
+            let result = attendant.hold(&checkpoint);
+            (attendant, result)
+        });
+        let (attendant, result) = held.await.map_err(|_| LOST)?;
+        self.attendant = Some(attendant);
+        result
     }
 
     /// From here on there is no way back.
@@ -257,7 +284,7 @@ impl Run {
             return;
         }
         if let Some(salvage) = &self.salvage {
-            salvage.commit();
+            salvage.stand_back();
         }
         if let Some(hold) = self.hold.as_mut().filter(|_| self.afterwards == Afterwards::Kill) {
             hold.commit();
@@ -303,7 +330,8 @@ impl Run {
 
     /// Looks at what is left and puts back what can be.
     fn fail(self, error: Error) -> Box<Failed> {
-        let Self { commit, tree, afterwards, committed, log, complaints: mut left, salvage, hold, .. } = self;
+        let Self { commit, tree, afterwards, committed, log, complaints: mut left, salvage, hold, attendant, .. } =
+            self;
         let aftermath = Some(Aftermath::look(&tree));
         let mut failed =
             Failed { aftermath, committed: committed && afterwards != Afterwards::KeepRunning, ..Failed::from(error) };
@@ -314,6 +342,10 @@ impl Run {
             let mut salvaged = salvage.run();
             failed.put_right = salvaged.put_right;
             left.append(&mut salvaged.left);
+        }
+        if let Some(mut attendant) = attendant {
+            attendant.let_go(if is_ending { Fate::Ends } else { Fate::Lives });
+            failed.aftermath = Some(Aftermath::look(&tree));
         }
         let Some(commit) = commit else {
             failed.left = left;

@@ -46,8 +46,9 @@ pub(super) struct Salvage {
 struct Network {
     connections: Arc<Connections>,
     locks: Option<LockWatch>,
-    /// CRIU has been told to end the tree: a socket out of repair mode would say goodbye to its peer.
-    committed: Arc<AtomicBool>,
+    /// CRIU has been told to end the tree, and a socket out of repair mode would say goodbye to its peer; or somebody keeps it
+    /// standing whatever becomes of CRIU.
+    stands_back: Arc<AtomicBool>,
     repaired: Receiver<Repaired>,
 }
 
@@ -71,10 +72,11 @@ impl Salvage {
         Self { criu, tasks: tasks.to_vec(), network, names }
     }
 
-    /// CRIU is about to be told to end the tree.
-    pub(super) fn commit(&self) {
+    /// CRIU's end alone is no reason any more to put the tree's connections right: CRIU is about to be told to end the tree, or
+    /// somebody else keeps it standing. [`Salvage::run`] does it all the same.
+    pub(super) fn stand_back(&self) {
         if let Some(network) = &self.network {
-            network.committed.store(true, Ordering::SeqCst);
+            network.stands_back.store(true, Ordering::SeqCst);
         }
     }
 
@@ -99,9 +101,9 @@ impl Salvage {
 impl Network {
     fn prepare(criu: i32, tasks: &[Expected]) -> Self {
         let connections = Arc::new(Connections::of(tasks));
-        let committed = Arc::new(AtomicBool::new(false));
+        let stands_back = Arc::new(AtomicBool::new(false));
         let (send, repaired) = channel();
-        let (seen, told, tree) = (Arc::clone(&connections), Arc::clone(&committed), tasks.to_vec());
+        let (seen, told, tree) = (Arc::clone(&connections), Arc::clone(&stands_back), tasks.to_vec());
         let wait = move || {
             if await_end(criu) && !told.load(Ordering::SeqCst) {
                 // Nobody may be interested, as the dump went well.
@@ -111,11 +113,11 @@ impl Network {
         // Without a thread it is done later.
         let _ = std::thread::Builder::new().name("crr-salvage".into()).stack_size(256 << 10).spawn(wait);
         let locks = in_network_of(tasks, LockWatch::begin).flatten();
-        Self { connections, locks, committed, repaired }
+        Self { connections, locks, stands_back, repaired }
     }
 
     fn run(self, criu: i32, tasks: &[Expected], salvaged: &mut Salvaged) {
-        // Nothing comes from a thread that found the dump committed, or that could not be started.
+        // Nothing comes from a thread that was told to stand back, or that could not be started.
         let by_thread = self.repaired.recv_timeout(REPAIR).unwrap_or_default();
         let now = self.connections.end_repair(tasks);
         match by_thread.ended + now.ended {
