@@ -102,7 +102,7 @@ fn what_a_restore_would_lose_is_a_warning_and_the_dump_works() {
         (child(|task| task.inherited.personality = Some(0x0804_0000)), "personality"),
         (root(|task| task.inherited.timer_slack_ns = Some(123_456)), "timer-slack"),
         (root(|task| task.inherited.io_priority = IoPriority::of(3 << 13, 0)), "io-priority"),
-        (thread(|thread| thread.io_priority = IoPriority::of(1 << 13 | 3, 0)), "io-priority"),
+        (thread(|thread| thread.io_priority = IoPriority::of((1 << 13) | 3, 0)), "io-priority"),
         (thread(|thread| thread.own_descriptors = true), "thread-descriptors"),
         (child(|task| task.namespaces.net = 99), "nested-namespace"),
         (root(|task| task.namespaces.user = 99), "user-namespace"),

@@ -84,13 +84,13 @@ mod tests {
 
     #[test]
     fn an_io_priority_that_the_nice_value_gives_is_none_of_its_own() {
-        for (value, nice) in [(0, 0), (0, 19), (2 << 13 | 4, 0), (2 << 13 | 7, 19), (2 << 13, -20)] {
+        for (value, nice) in [(0, 0), (0, 19), ((2 << 13) | 4, 0), ((2 << 13) | 7, 19), (2 << 13, -20)] {
             assert_eq!(IoPriority::of(value, nice), None, "{value} {nice}");
         }
         let shown = |value, nice| IoPriority::of(value, nice).map(|priority| priority.to_string());
-        assert_eq!(shown(2 << 13 | 7, 0).as_deref(), Some("best-effort 7"));
-        assert_eq!(shown(1 << 13 | 2, 0).as_deref(), Some("real-time 2"));
-        assert_eq!(shown(3 << 13 | 7, 0).as_deref(), Some("idle"));
+        assert_eq!(shown((2 << 13) | 7, 0).as_deref(), Some("best-effort 7"));
+        assert_eq!(shown((1 << 13) | 2, 0).as_deref(), Some("real-time 2"));
+        assert_eq!(shown((3 << 13) | 7, 0).as_deref(), Some("idle"));
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
         child.wait().expect("it ends");
         // PER_LINUX32, one of the few that containers let a program ask for.
         assert_eq!(read.personality, Some(8));
-        assert_eq!(read.io_priority, Some(IoPriority(2 << 13 | 7)));
+        assert_eq!(read.io_priority, Some(IoPriority((2 << 13) | 7)));
         assert_eq!(Inherited::read(i32::MAX, 0, &mut Lines::new()), Inherited::default());
     }
 }

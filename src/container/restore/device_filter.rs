@@ -96,7 +96,7 @@ fn program(rules: &[DeviceRule]) -> io::Result<Vec<Instruction>> {
         ));
     }
     let instruction =
-        |code, to: u8, from: u8, offset, value| Instruction { code, registers: to | from << 4, offset, value };
+        |code, to: u8, from: u8, offset, value| Instruction { code, registers: to | (from << 4), offset, value };
     // Register 1 points to access and kind in one word, major, minor.
     let mut program = vec![
         instruction(LOAD_WORD, 2, 1, 0, 0),

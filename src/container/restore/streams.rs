@@ -129,7 +129,7 @@ mod tests {
             number: 1,
             key: "file[1:2]".into(),
             target: "log".into(),
-            file: Some((target.clone(), (libc::O_WRONLY | libc::O_APPEND).cast_unsigned())),
+            file: Some((target.clone(), (libc::O_WRONLY | libc::O_APPEND) as u32)),
         };
         assert!(open(&[stream(&path)], Stdio::Recorded, &mut problems).is_empty());
         assert_eq!(problems.len(), 1);
