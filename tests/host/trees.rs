@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ::crr::checkpoint::{Manifest, RECORD_NAME, Record};
+use ::crr::process::Tree;
 use libtest_mimic::{Failed, Trial};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     for subject in SUBJECTS {
         trials.push(test(format!("{}_survives_criu", subject.name), NEEDS, || by_criu(subject)));
         trials.push(test(format!("{}_is_dumped_and_restored", subject.name), NEEDS, || by_crr(subject)));
+        trials.push(test(format!("{}_has_the_files_that_were_forecast", subject.name), NEEDS, || forecast(subject)));
     }
     trials.push(test("a_tree_left_running_goes_on_and_its_checkpoint_restores", NEEDS, left_running));
     trials.push(test("one_checkpoint_is_restored_three_times", NEEDS, thrice));
@@ -76,6 +79,30 @@ fn by_crr(subject: &Subject) -> Outcome {
     victim.await_gone(&tree)?;
     crr::restore(&images, &[])?.must_pass("crr restore")?;
     came_back(&victim)
+}
+
+/// What is said of the files before the freeze is what the images then name, and CRIU insists on no more.
+fn forecast(subject: &Subject) -> Outcome {
+    let victim = start(subject)?;
+    let root = PathBuf::from(format!("/proc/{}/root", victim.pid()));
+    let forecast = Manifest::forecast(&Tree::read(victim.pid())?, &root)?;
+    let (images, tree) = (victim.images(), victim.tree());
+    crr::dump(victim.pid(), &images, &["--leave-running"])?.must_pass("crr dump --leave-running")?;
+    let record = Record::parse(&std::fs::read(images.join(RECORD_NAME))?).map_err(|problem| problem.to_string())?;
+    let insisted = |manifest: &Manifest| -> Vec<_> {
+        let files = manifest.files().iter();
+        files.map(|file| (file.path.clone(), file.uses.clone(), file.mode, file.build_id.clone())).collect()
+    };
+    let (said, named) = (insisted(&forecast), insisted(&record.files));
+    ensure!(said == named, "forecast {said:#?}, and the images name {named:#?}");
+    for (said, named) in forecast.files().iter().zip(record.files.files()) {
+        let agree = said.size_bytes.is_none_or(|size| Some(size) == named.size_bytes);
+        ensure!(agree, "{}: {:?} forecast, {:?} named", said.path.display(), said.size_bytes, named.size_bytes);
+    }
+    ensure!(forecast.elsewhere().compare(&root)?.iter().all(|file| !file.kind.is_fatal()), "it differs from itself");
+    victim.kill_all()?;
+    ensure!(!tree.is_empty(), "no tree");
+    Ok(())
 }
 
 fn tree_of_five() -> Result<Victim, Failed> {

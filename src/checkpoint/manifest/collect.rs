@@ -91,7 +91,7 @@ fn add(files: &mut BTreeMap<PathBuf, OutsideFile>, regular: RegularFile, uses: B
 }
 
 /// Whether the path is one of a file that lies on a disk, or of a device.
-fn is_outside(path: &Path) -> bool {
+pub(super) fn is_outside(path: &Path) -> bool {
     path.is_absolute() && !path.starts_with("/proc")
 }
 

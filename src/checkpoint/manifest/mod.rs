@@ -6,6 +6,7 @@
 mod build_id;
 mod collect;
 mod compare;
+mod forecast;
 mod keep;
 mod mend;
 
