@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::problem::{Problem, Remarks};
@@ -10,6 +10,7 @@ use super::request::{Files, Verify};
 use super::subject::Subject;
 use crate::checkpoint::{Checkpoint, Difference, DifferenceKind, Manifest, Record, RecordedHost};
 use crate::error::{Error, Result};
+use crate::host::netlock::Connection;
 use crate::images::Images;
 use crate::request::{CpuCapabilities, NetworkLock, RestoreOptions, RestoreSwitch, Tcp, Version};
 
@@ -51,6 +52,98 @@ impl Facts {
             mends,
         }
     }
+
+    /// The same with what has been decided about connections.
+    pub(super) fn with(self, tcp: Tcp) -> Self {
+        Self { tcp, ..self }
+    }
+
+    /// Whether programs find here what they found there.
+    pub(super) fn check_host(&self, here: &RecordedHost, there: &RecordedHost, found: &mut Found) {
+        if !there.machine.is_empty() && there.machine != here.machine {
+            let (recorded, here) = (there.machine.clone(), here.machine.clone());
+            found.problems.push(Problem::Machine { recorded, here });
+            return;
+        }
+        let (needed, other): (Vec<&str>, Vec<&str>) =
+            there.cpu.missing_in(&here.cpu).into_iter().partition(|flag| is_instruction_set(flag));
+        if !needed.is_empty() && self.compares_cpu {
+            found.problems.push(Problem::Cpu { missing: needed.into_iter().map(str::to_owned).collect() });
+        } else if !other.is_empty() {
+            found.remarks.note(format!("this CPU lacks features of the dumped one: {}", other.join(" ")));
+        }
+        let release = |kernel: &str| {
+            let mut parts = kernel.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+            Some((parts.next()??, parts.next()??))
+        };
+        if let (Some(recorded), Some(running)) = (release(&there.kernel), release(&here.kernel)) {
+            if running < recorded {
+                found.remarks.warn(format!(
+                    "this kernel ({}) is older than the dumped one ({}): what programs found there may be missing",
+                    here.kernel, there.kernel
+                ));
+            }
+        }
+    }
+
+    /// Whether the local addresses of sockets are here, or will be: those in `coming`.
+    pub(super) fn check_addresses(
+        &self,
+        connections: &[Connection],
+        listening: &[SocketAddr],
+        coming: &[IpAddr],
+        found: &mut Found,
+    ) {
+        if connections.is_empty() && listening.is_empty() {
+            return;
+        }
+        let here = match addresses() {
+            Ok(here) => here,
+            Err(error) => return found.remarks.warn(format!("the addresses of this host are not known: {error}")),
+        };
+        let is_here = |address: IpAddr| {
+            let is_everywhere = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+            is_everywhere || here.contains(&address) || coming.contains(&address)
+        };
+        if self.tcp == Tcp::Established {
+            let mut missing: HashMap<IpAddr, usize> = HashMap::new();
+            for connection in connections {
+                let address = connection.local.ip().to_canonical();
+                if !is_here(address) {
+                    *missing.entry(address).or_default() += 1;
+                }
+            }
+            let mut missing: Vec<_> = missing.into_iter().collect();
+            missing.sort();
+            let problem = |(address, connections)| Problem::Address { address, connections };
+            found.problems.extend(missing.into_iter().map(problem));
+        }
+        for address in listening {
+            if !is_here(address.ip().to_canonical()) {
+                found.remarks.warn(format!("the tree listens on {address}, which is not an address of this host"));
+            }
+        }
+    }
+
+    /// Whether the files outside the images are as they were.
+    pub(super) fn check_files(&self, manifest: &Manifest, files: Files, found: &mut Found) -> Result<()> {
+        let kept = |path: &Path| manifest.files().iter().any(|file| file.path == path && file.kept.is_some());
+        let keeps_any = manifest.files().iter().any(|file| file.kept.is_some());
+        for difference in manifest.compare(Path::new("/"))? {
+            match difference.kind {
+                DifferenceKind::Missing if kept(&difference.path) => {}
+                // Directories come with the files that are put back.
+                DifferenceKind::Missing if keeps_any && is_directory(manifest, &difference.path) => {}
+                DifferenceKind::Mode { .. } if !self.compares_modes => {}
+                _ if self.mends && manifest.can_mend(&difference) => found.mends.push(difference),
+                _ if difference.kind.is_fatal() || files == Files::Strict => {
+                    found.problems.push(Problem::File(difference));
+                }
+                _ => found.remarks.warn(difference.to_string()),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What the checks found.
@@ -71,10 +164,13 @@ impl Checks {
         let mut found = Found::default();
         check_images(&self.images, &self.checkpoint, self.verify, &mut found)?;
         if let Some(record) = self.checkpoint.record() {
-            self.check_host(&RecordedHost::here("")?, record, &mut found);
+            self.options.check_host(&RecordedHost::here("")?, &record.host, &mut found);
             self.check_lock(record, &mut found);
         }
-        self.check_connections(&mut found);
+        if self.options.tcp == Tcp::Refuse && !self.subject.connections.is_empty() {
+            found.problems.push(Problem::Connections(self.subject.connections.clone()));
+        }
+        self.options.check_addresses(&self.subject.local, &self.subject.listening, &[], &mut found);
         if let Some(signal) = self.subject.parent_death_signal {
             found.remarks.warn(format!(
                 "the tree's root gets signal {signal} when its parent ends (PR_SET_PDEATHSIG), which is whoever restores it: \
@@ -86,34 +182,6 @@ impl Checks {
             found.problems.push(Problem::NoTerminal);
         }
         Ok((self, found))
-    }
-
-    fn check_host(&self, here: &RecordedHost, record: &Record, found: &mut Found) {
-        let there = &record.host;
-        if !there.machine.is_empty() && there.machine != here.machine {
-            let (recorded, here) = (there.machine.clone(), here.machine.clone());
-            found.problems.push(Problem::Machine { recorded, here });
-            return;
-        }
-        let (needed, other): (Vec<&str>, Vec<&str>) =
-            there.cpu.missing_in(&here.cpu).into_iter().partition(|flag| is_instruction_set(flag));
-        if !needed.is_empty() && self.options.compares_cpu {
-            found.problems.push(Problem::Cpu { missing: needed.into_iter().map(str::to_owned).collect() });
-        } else if !other.is_empty() {
-            found.remarks.note(format!("this CPU lacks features of the dumped one: {}", other.join(" ")));
-        }
-        let release = |kernel: &str| {
-            let mut parts = kernel.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
-            Some((parts.next()??, parts.next()??))
-        };
-        if let (Some(recorded), Some(running)) = (release(&there.kernel), release(&here.kernel)) {
-            if running < recorded {
-                found.remarks.warn(format!(
-                    "this kernel ({}) is older than the dumped one ({}): what programs found there may be missing",
-                    here.kernel, there.kernel
-                ));
-            }
-        }
     }
 
     /// After a reboot, or on another host, nobody expects it.
@@ -131,41 +199,6 @@ impl Checks {
             found.remarks.warn(format!(
                 "the network lock {table} is gone: this host may have reset connections of the checkpoint meanwhile"
             ));
-        }
-    }
-
-    fn check_connections(&self, found: &mut Found) {
-        let subject = &self.subject;
-        if subject.connections.is_empty() && subject.listening.is_empty() {
-            return;
-        }
-        if self.options.tcp == Tcp::Refuse && !subject.connections.is_empty() {
-            found.problems.push(Problem::Connections(subject.connections.clone()));
-        }
-        let here = match addresses() {
-            Ok(here) => here,
-            Err(error) => return found.remarks.warn(format!("the addresses of this host are not known: {error}")),
-        };
-        let is_here = |address: IpAddr| {
-            address.is_unspecified() || address.is_loopback() || address.is_multicast() || here.contains(&address)
-        };
-        if self.options.tcp == Tcp::Established {
-            let mut missing: HashMap<IpAddr, usize> = HashMap::new();
-            for connection in &subject.local {
-                let address = connection.local.ip().to_canonical();
-                if !is_here(address) {
-                    *missing.entry(address).or_default() += 1;
-                }
-            }
-            let mut missing: Vec<_> = missing.into_iter().collect();
-            missing.sort();
-            let problem = |(address, connections)| Problem::Address { address, connections };
-            found.problems.extend(missing.into_iter().map(problem));
-        }
-        for address in &subject.listening {
-            if !is_here(address.ip().to_canonical()) {
-                found.remarks.warn(format!("the tree listens on {address}, which is not an address of this host"));
-            }
         }
     }
 
@@ -187,22 +220,7 @@ impl Checks {
                 Err(error) => return Err(error),
             },
         };
-        let kept = |path: &Path| manifest.files().iter().any(|file| file.path == path && file.kept.is_some());
-        let keeps_any = manifest.files().iter().any(|file| file.kept.is_some());
-        for difference in manifest.compare(Path::new("/"))? {
-            match difference.kind {
-                DifferenceKind::Missing if kept(&difference.path) => {}
-                // Directories come with the files that are put back.
-                DifferenceKind::Missing if keeps_any && is_directory(manifest, &difference.path) => {}
-                DifferenceKind::Mode { .. } if !self.options.compares_modes => {}
-                _ if self.options.mends && manifest.can_mend(&difference) => found.mends.push(difference),
-                _ if difference.kind.is_fatal() || self.files == Files::Strict => {
-                    found.problems.push(Problem::File(difference));
-                }
-                _ => found.remarks.warn(difference.to_string()),
-            }
-        }
-        Ok(())
+        self.options.check_files(manifest, self.files, found)
     }
 }
 

@@ -59,6 +59,19 @@ pub enum Problem {
     Container(ContainerProblem),
     /// Something about a copy.
     Copy(CopyProblem),
+    /// There is too little room for a tree that is to come.
+    Shortage(Shortage),
+}
+
+/// Too little of something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Of what: `memory`, or the path of a directory.
+    pub of: String,
+    /// How much is wanted, in bytes.
+    pub needed_bytes: u64,
+    /// How much there is, in bytes.
+    pub free_bytes: u64,
 }
 
 impl Problem {
@@ -82,6 +95,7 @@ impl Problem {
             Self::Cgroup(_) => "make the cgroup, or name another",
             Self::Container(problem) => problem.hint(),
             Self::Copy(problem) => problem.hint(),
+            Self::Shortage(_) => "free some, or choose another host",
         };
         Some(hint.to_owned())
     }
@@ -118,6 +132,10 @@ impl fmt::Display for Problem {
             Self::Cgroup(why) => f.write_str(why),
             Self::Container(problem) => problem.fmt(f),
             Self::Copy(problem) => problem.fmt(f),
+            Self::Shortage(Shortage { of, needed_bytes, free_bytes }) => {
+                let of = crate::escape::escape(of);
+                write!(f, "the tree needs {needed_bytes} bytes of {of}, and {free_bytes} are free")
+            }
         }
     }
 }
