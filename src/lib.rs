@@ -30,6 +30,7 @@ pub mod fuzz;
 pub mod host;
 pub mod images;
 pub mod log;
+pub mod migrate;
 pub mod oci;
 pub mod operation;
 pub mod preflight;
