@@ -64,6 +64,11 @@ impl Running {
         Self::start_with_input(command.stdin(Stdio::null()).process_group(0))
     }
 
+    /// Starts a command without input, whose session is set.
+    pub(crate) fn start_prepared(command: &mut Command) -> Result<Self, Failed> {
+        Self::start_with_input(command.stdin(Stdio::null()))
+    }
+
     /// Starts a command whose input and session are set.
     fn start_with_input(command: &mut Command) -> Result<Self, Failed> {
         let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);

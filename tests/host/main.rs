@@ -4,6 +4,7 @@
 //! Everything runs in a mount and a network namespace of this program's own, so that nothing here meets the machine's
 //! network or leaves a mount behind.
 
+mod bed;
 mod crr;
 mod dumped;
 mod elsewhere;
@@ -76,7 +77,7 @@ fn test(name: impl Into<String>, needs: &'static [Need], run: impl FnOnce() -> O
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = kill::as_helper().or_else(container::as_helper) {
+    if let Some(code) = kill::as_helper().or_else(container::as_helper).or_else(bed::as_helper) {
         return code;
     }
     let arguments = Arguments::from_args();
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
     trials.extend(words::trials());
     trials.extend(leftovers::trials());
     trials.extend(container::trials());
+    trials.extend(bed::trials());
     trials.extend(hit_table::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs::remove();

@@ -36,13 +36,23 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, Failed> {
 /// As [`program`], with other flags for the compiler.
 pub(crate) fn program_with(name: &str, flags: &[&str]) -> Result<PathBuf, Failed> {
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Built { directory, programs } = ready(&mut built)?;
+    let outcome = programs.entry(name.to_owned()).or_insert_with(|| compile(name, flags, &directory.path().join(name)));
+    outcome.clone().map_err(Failed::from)
+}
+
+/// The directory that the executables are in.
+pub(crate) fn directory() -> Result<PathBuf, Failed> {
+    let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(ready(&mut built)?.directory.path().to_owned())
+}
+
+fn ready(built: &mut Option<Built>) -> Result<&mut Built, Failed> {
     if built.is_none() {
         let directory = tempfile::Builder::new().prefix("crr-programs.").tempdir()?;
         *built = Some(Built { directory, programs: HashMap::new() });
     }
-    let Some(Built { directory, programs }) = built.as_mut() else { return Err("no directory for programs".into()) };
-    let outcome = programs.entry(name.to_owned()).or_insert_with(|| compile(name, flags, &directory.path().join(name)));
-    outcome.clone().map_err(Failed::from)
+    Ok(built.as_mut().ok_or("no directory for programs")?)
 }
 
 fn compile(name: &str, flags: &[&str], to: &Path) -> Result<PathBuf, String> {

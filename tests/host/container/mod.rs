@@ -41,6 +41,7 @@ mod written_states;
 
 use libtest_mimic::Trial;
 
+pub(crate) use bed::MARK;
 pub(crate) use bundle::no_busybox;
 pub(crate) use driver::as_helper;
 pub(crate) use runtime::Runtime;
