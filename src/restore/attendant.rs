@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::flow::Early;
 use super::problem::Remarks;
+use super::worker::Worker;
 use crate::error::Result;
 use crate::event::EventKind;
 
@@ -39,7 +39,7 @@ pub(crate) struct Surroundings {
     /// Who is told.
     pub(crate) attendant: Shared,
     /// CRIU, where it was started there already.
-    pub(crate) early: Option<Early>,
+    pub(crate) worker: Option<Worker>,
 }
 
 /// An attendant that may be in the middle of something when the restore is given up.

@@ -24,29 +24,35 @@
 //! made is killed, also where CRIU itself was killed and would have left tasks that hang for ever.
 
 mod attendant;
+mod begin;
 mod checks;
 mod container;
 mod copy;
-mod flow;
 mod foresee;
 mod home;
+mod judge;
 mod network;
 mod options;
 mod problem;
 mod remains;
 mod request;
+mod restoring;
 mod silence;
 mod subject;
+mod undo;
 mod unlock;
 mod work;
+mod worker;
 
 pub(crate) use attendant::{Attendant, Shared, Surroundings};
+pub use begin::begin;
 pub use container::ContainerProblem;
 pub use copy::CopyProblem;
-pub(crate) use flow::Early;
-pub use flow::{Cancelled, Finished, Restoring, begin, releases};
 pub use foresee::{Foreseen, Place};
 pub use home::Home;
 pub use problem::{Problem, Remarks, Shortage};
 pub use request::{Files, Request, Verify};
+pub use restoring::{Finished, Restoring, releases};
+pub use undo::Cancelled;
 pub use unlock::{Unlocked, unlock};
+pub(crate) use worker::Worker;

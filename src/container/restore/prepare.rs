@@ -26,7 +26,7 @@ use crate::images::{Images, Kind, Mount};
 use crate::oci::{Bundle, Configuration, Container, Descriptors, MountKind, Spec, State};
 use crate::operation::pause;
 use crate::request::{CgroupMode, EmptyNamespace, RestoreSwitch};
-use crate::restore::{ContainerProblem, Early, Problem, Request, Shared, Surroundings};
+use crate::restore::{ContainerProblem, Problem, Request, Shared, Surroundings, Worker};
 use crate::swrk::Programs;
 
 /// A record of this checkpoint that is larger is none.
@@ -217,8 +217,10 @@ pub(super) fn prepare(
         plan.features(features);
     }
     let arena = Arena::new(plan)?;
-    let early = match found.checkpoint.record() {
-        Some(record) => Some(Early::start(criu, record, &request.options, Programs::All, Some(arena.namespace()))?),
+    let worker = match found.checkpoint.record() {
+        Some(record) => {
+            Some(Worker::start_early(criu, record, &request.options, Programs::All, Some(arena.namespace()))?)
+        }
         None => None,
     };
     let journal = match Journal::begin(Entry::new(id, &state)) {
@@ -321,7 +323,7 @@ pub(super) fn prepare(
         images: shown,
         cgroups: cgroups.directories(),
         attendant: Shared::new(guest),
-        early,
+        worker,
     });
     Ok(Prepared { request, notes, copy })
 }
