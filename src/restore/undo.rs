@@ -70,7 +70,10 @@ impl Undo {
     }
 
     /// After success.
-    pub(super) fn keep(self, remarks: &mut Remarks) -> (Option<OwnCgroup>, Option<RestoreStatistics>, Option<Enclosure>) {
+    pub(super) fn keep(
+        self,
+        remarks: &mut Remarks,
+    ) -> (Option<OwnCgroup>, Option<RestoreStatistics>, Option<Enclosure>) {
         let Self { mut remains, work, log: _, settled, put_back, attendant, enclosure } = self;
         remains.release();
         if let Some(attendant) = attendant {
