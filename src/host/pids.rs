@@ -38,7 +38,12 @@ pub enum TakenBy {
 impl Taken {
     /// Whether it will be free without anybody's doing.
     fn is_dying(&self) -> bool {
-        matches!(self.by, TakenBy::Zombie(..))
+        match self.by {
+            TakenBy::Zombie(..) => true,
+            TakenBy::Task(_) => false,
+            // The last member of a tree that was killed keeps it until it is reaped.
+            TakenBy::Group(member) | TakenBy::Session(member) => Stat::of(member).is_none_or(|stat| stat.has_ended()),
+        }
     }
 }
 
@@ -115,9 +120,9 @@ impl Probe {
 /// The task that has this PID. `/proc/N` exists for threads too, though it is not listed.
 fn holder(pid: i32) -> Option<TakenBy> {
     let stat = Stat::of(pid)?;
-    Some(match stat.state {
-        'Z' | 'X' | 'x' => TakenBy::Zombie(stat.name, stat.parent),
-        _ => TakenBy::Task(stat.name),
+    Some(match stat.has_ended() {
+        true => TakenBy::Zombie(stat.name, stat.parent),
+        false => TakenBy::Task(stat.name),
     })
 }
 
@@ -149,6 +154,10 @@ impl Stat {
     fn of(pid: i32) -> Option<Self> {
         let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         Self::parse(&String::from_utf8_lossy(&text))
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -395,11 +395,20 @@ SITUATION(other_uid)
 
 SITUATION(other_uid_child)
 {
+	/* Ready when the child is another user's: its end of the pipe closes. */
+	int told[2];
+	char byte;
+	must(pipe(told), "pipe");
 	if (must(fork(), "fork") == 0) {
 		make_other_uid();
+		close(told[0]);
+		close(told[1]);
 		for (;;)
 			pause();
 	}
+	close(told[1]);
+	must(read(told[0], &byte, 1), "read");
+	close(told[0]);
 }
 
 SITUATION(effective_uid)
