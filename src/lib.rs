@@ -40,5 +40,6 @@ pub mod readiness;
 pub mod request;
 pub mod restore;
 pub mod swrk;
+pub mod wire;
 
 pub use error::{Error, ImageFault, Result};

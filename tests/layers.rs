@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error", "escape", "proto"],
     &["swrk"],
-    &["request", "event", "images", "log", "oci"],
+    &["request", "event", "images", "log", "oci", "wire"],
     &["operation"],
     &["host", "process"],
     &["arena"],
