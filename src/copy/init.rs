@@ -33,6 +33,9 @@ const TAKEN: u8 = b't';
 const MOUNTED: u8 = b'm';
 const RUNS: u8 = b'r';
 
+/// The word that comes back.
+const OPENED: u8 = b'o';
+
 /// What init says first: how far it came, an errno, and the descriptors of the socket pair.
 const REPORT: usize = 4 * 4;
 
@@ -62,6 +65,8 @@ pub(super) struct Init {
     pid: Pid,
     process: OwnedFd,
     pipe: OwnedFd,
+    /// What it says.
+    told: std::fs::File,
     is_released: bool,
 }
 
@@ -86,9 +91,9 @@ impl Init {
             .ok_or(rustix::io::Errno::SRCH)
             .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
             .map_err(|errno| Error::system("watch the first process of a PID namespace", errno))?;
-        let init = Self { pid, process, pipe, is_released: false };
+        let init = Self { pid, process, pipe, told: told.into(), is_released: false };
         let mut report = [0; REPORT];
-        std::fs::File::from(told)
+        (&init.told)
             .read_exact(&mut report)
             .map_err(|source| Error::system("hear of the first process of a PID namespace", source))?;
         let word = |at: usize| i32::from_ne_bytes([report[at], report[at + 1], report[at + 2], report[at + 3]]);
@@ -115,9 +120,13 @@ impl Init {
         self.process.as_fd()
     }
 
-    /// The mounts are there: it opens CRIU's working directory.
+    /// The mounts are there: it opens CRIU's working directory. Waits until it has: CRIU must not find what keeps its number.
     pub(super) fn mounted(&self) -> Result<()> {
-        self.say(MOUNTED)
+        self.say(MOUNTED)?;
+        let mut word = [0];
+        (&self.told)
+            .read_exact(&mut word)
+            .map_err(|source| Error::system("have CRIU's working directory opened in a copy's namespaces", source))
     }
 
     /// The tree runs: from here on init ends with it.
@@ -167,13 +176,16 @@ fn live(task: &Task, keep: &[RawFd], pipe: OwnedFd, tell: OwnedFd) -> ! {
             end(1)
         }
     };
-    drop(tell);
     if next_word(&pipe) != Some(TAKEN) {
         end(1);
     }
     // CRIU must see the end of the socket when whoever restores is gone.
     drop(pair);
-    if next_word(&pipe) != Some(MOUNTED) || open_work(task).is_err() || next_word(&pipe) != Some(RUNS) {
+    if next_word(&pipe) != Some(MOUNTED) || open_work(task).is_err() || write(&tell, &[OPENED]) != Ok(1) {
+        end(1);
+    }
+    drop(tell);
+    if next_word(&pipe) != Some(RUNS) {
         end(1);
     }
     reap(pipe)

@@ -43,6 +43,14 @@ impl Undo {
     /// After CRIU's end. Blocks.
     pub(super) fn run(self, runs: bool, failed: bool) -> Cancelled {
         let Self { mut remains, work, log, settled, put_back, attendant, enclosure } = self;
+        // First: a directory in a mount namespace of CRIU's own is empty as soon as that is gone.
+        let log = match failed {
+            true => work.keep(&log),
+            false => {
+                work.remove();
+                None
+            }
+        };
         if let Some(enclosure) = enclosure.as_ref().filter(|_| !runs) {
             enclosure.kill();
         }
@@ -59,13 +67,6 @@ impl Undo {
             home::remove(settled);
         }
         drop(put_back);
-        let log = match failed {
-            true => work.keep(&log),
-            false => {
-                work.remove();
-                None
-            }
-        };
         Cancelled { killed, left, runs, log }
     }
 

@@ -430,6 +430,8 @@ fn refused() -> Outcome {
     let words = ["--new-pid-ns", "--lsm-profile", "selinux:nobody:nobody:nobody"];
     let ran = crr::restore(&victim.images(), &words)?;
     ensure!(ran.code == 81, "crr restore {words:?}: {ran:?}");
+    // The log is taken out of a mount namespace that goes with the copy.
+    ensure!(ran.stderr.contains("security module"), "the cause is not told: {}", ran.stderr);
     ensure!(
         victim.processes() == before && mounts(victim.directory())? == mounted,
         "something is left: {:?}",
