@@ -277,6 +277,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: crate::oci::Problem,
     },
+    /// This host's key, an enrolled peer or the policy cannot be used, or a peer was not let in.
+    #[error(transparent)]
+    Peer(Box<crate::peer::Problem>),
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]
     System {
@@ -324,6 +327,7 @@ impl Error {
             Self::NotRunning { .. } => Some("only a container that runs or is paused can be dumped".into()),
             Self::Overlay { .. } => Some("unmount it, or let the copy share the files (--share-files)".into()),
             Self::RemapTaken { .. } => Some("move that file away; CRIU needs the name during the restore".into()),
+            Self::Peer(problem) => problem.hint(),
             Self::Io { source, .. } | Self::System { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -345,6 +349,12 @@ impl Error {
     /// An [`Error::System`].
     pub fn system(attempt: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::System { attempt: attempt.into(), source: source.into() }
+    }
+}
+
+impl From<crate::peer::Problem> for Error {
+    fn from(problem: crate::peer::Problem) -> Self {
+        Self::Peer(Box::new(problem))
     }
 }
 

@@ -113,8 +113,12 @@ fn the_architecture_has_every_command_and_option() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
     let table = std::fs::read_to_string(file).expect("ARCHITECTURE.md");
     let mut missing = Vec::new();
-    for command in ["check", "run", "dump", "restore", "unlock", "rm", "explain", "completions", "man"] {
-        let help = crr(&[command, "--help"]);
+    let peer = ["peer key", "peer add", "peer remove", "peer list"];
+    for command in
+        ["check", "run", "dump", "restore", "unlock", "rm", "explain", "completions", "man"].iter().chain(&peer)
+    {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = crr(&words);
         assert_eq!(code(&help), 0, "{command}");
         for word in text(&help.stdout).split(|c: char| c.is_whitespace() || ",[]=<>".contains(c)) {
             let is_option =
@@ -127,4 +131,41 @@ fn the_architecture_has_every_command_and_option() {
     missing.sort();
     missing.dedup();
     assert!(missing.is_empty(), "not in ARCHITECTURE.md's table: {}", missing.join(", "));
+}
+
+#[test]
+fn peers_are_enrolled_listed_and_removed() {
+    let home = tempfile::tempdir().expect("directory");
+    let dir = home.path().join("crr");
+    let peer = |words: &[&str]| {
+        let output = crr(&[&["peer", "--config-dir", dir.to_str().expect("UTF-8")], words].concat());
+        (code(&output), text(&output.stdout), text(&output.stderr))
+    };
+    let (status, own, note) = peer(&["key"]);
+    assert_eq!(status, 0, "{note}");
+    assert!(own.starts_with("SHA256:") && own.trim_end().len() == 50, "{own}");
+    assert!(note.contains(&format!("crr peer add NAME {}", own.trim_end())), "{note}");
+    assert_eq!(peer(&["key"]).1, own);
+    assert_eq!(peer(&["list"]), (0, String::new(), String::new()));
+
+    let other = format!("SHA256:{}", "A".repeat(43));
+    assert_eq!(peer(&["add", "b", &other, "--address", "b.example:7420"]).0, 0);
+    assert_eq!(peer(&["list"]).1, format!("b  {other}  b.example:7420\n"));
+    let listed: serde_json::Value = serde_json::from_str(&peer(&["list", "--json"]).1).expect("JSON");
+    assert_eq!(listed["peers"][0]["fingerprint"], other);
+
+    for (words, status) in [
+        (&["add", "c", own.trim_end()][..], 64),
+        (&["add", "b", &format!("SHA256:{}E", "A".repeat(42))], 83),
+        (&["add", "c", &other], 83),
+        (&["add", "../c", &other], 64),
+        (&["add", "c", "SHA256:AAAA"], 64),
+        (&["add", "c", &format!("SHA256:{}E", "A".repeat(42)), "--address", "nowhere"], 64),
+        (&["remove", "c"], 66),
+    ] {
+        let (found, out, error) = peer(words);
+        assert_eq!((found, out.as_str()), (status, ""), "{words:?}: {error}");
+    }
+    assert_eq!(peer(&["remove", "b"]).0, 0);
+    assert_eq!(peer(&["list"]).1, "");
 }

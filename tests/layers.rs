@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["preflight", "readiness"],
     &["dump", "restore"],
     &["container"],
+    &["peer"],
     &["migrate"],
     &["fuzz"],
 ];

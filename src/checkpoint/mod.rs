@@ -47,7 +47,7 @@ pub use self::container::{
     ImagesKind, NetworkKind, RecordedContainer, RecordedEntry, RecordedFile, RecordedInterface, RecordedNamespace,
     RecordedTmpfs,
 };
-use self::directory::Directory;
+pub(crate) use self::directory::{Directory, kind};
 pub use self::host::{RecordedCpu, RecordedHost};
 pub use self::manifest::{Difference, DifferenceKind, Manifest, OutsideFile, Seen, Use};
 pub use self::names::CONTAINER_FILES;
@@ -58,6 +58,7 @@ pub use self::remap::{PutBack, Remap, Remaps, links};
 pub use self::room::room;
 pub use self::sums::{Sum, Sums};
 pub use self::tree::{RecordedCgroup, RecordedTask};
+pub(crate) use self::trust::open_directory;
 pub use self::trust::{Caller, Trust};
 use crate::error::{DirectoryProblem, Error, Result};
 

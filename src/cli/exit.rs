@@ -3,17 +3,17 @@
 
 use std::process::ExitCode;
 
-use crr::Error;
 use crr::error::DirectoryProblem;
 use crr::oci::Problem;
+use crr::{Error, peer};
 
 /// Printed by `crr --help`, in the man page and in the README; a test compares them.
 pub(crate) const TABLE: &str = "Exit codes:
   0   done
   64  the command line is wrong
   65  the images are damaged, incomplete, or of a version that is not known
-  66  no such process or directory
-  67  the images are not trusted: somebody else owns or may write them
+  66  no such process, directory or peer
+  67  the images, the key or the policy are not trusted: somebody else owns or may write them
   68  this host lacks what the images or the purpose need
   69  no suitable CRIU
   70  a fault of crr's own
@@ -28,7 +28,9 @@ pub(crate) const TABLE: &str = "Exit codes:
   80  CRIU refused the dump; the tree runs on
   81  CRIU refused the restore; nothing is left of it
   82  cancelled; the tree is as it was
-  83  a PID, or the name of a container, is taken
+  83  a PID, or the name of a container or peer, is taken
+  84  the other host is not known here, or does not know this one, or is not who it should be
+  85  the policy refuses it
   90  failed, and the tree is not as it was
 Once a tree that `crr restore` waits for runs, crr exits as its root task does: its status, or 128+N for signal N.";
 
@@ -55,6 +57,9 @@ pub(crate) enum Code {
     RestoreRefused = 81,
     Cancelled = 82,
     PidTaken = 83,
+    Unknown = 84,
+    #[allow(dead_code, reason = "the policy is next")]
+    Policy = 85,
     TreeChanged = 90,
 }
 
@@ -95,12 +100,28 @@ impl Code {
                 _ => Self::BadImages,
             },
             Error::Untrusted { .. } => Self::Untrusted,
+            Error::Peer(problem) => Self::of_peer(problem),
             Error::Image { .. } | Error::Record { .. } | Error::Sums { .. } => Self::BadImages,
             Error::RemapTaken { .. } | Error::Overlay { .. } | Error::Unrestorable { .. } => Self::HostLacks,
             Error::Refused { attempt: "dump", .. } => Self::DumpRefused,
             Error::Refused { attempt: "restore", errno: Some(17), .. } => Self::PidTaken,
             Error::Refused { attempt: "restore", .. } => Self::RestoreRefused,
             Error::Refused { .. } => Self::HostLacks,
+            _ => Self::Internal,
+        }
+    }
+
+    fn of_peer(problem: &peer::Problem) -> Self {
+        use peer::Problem;
+        match problem {
+            Problem::Untrusted { .. } | Problem::Readable { .. } | Problem::Links { .. } => Self::Untrusted,
+            Problem::Damaged { .. } | Problem::NoAddress { .. } => Self::Usage,
+            Problem::Name { .. } | Problem::Fingerprint { .. } | Problem::Address { .. } => Self::Usage,
+            Problem::Own { .. } => Self::Usage,
+            Problem::NameTaken { .. } | Problem::FingerprintTaken { .. } => Self::PidTaken,
+            Problem::NoSuchPeer { .. } => Self::NotThere,
+            Problem::Unknown { .. } | Problem::Wrong { .. } | Problem::NotLetIn { .. } => Self::Unknown,
+            Problem::Handshake { .. } | Problem::Late { .. } => Self::Unknown,
             _ => Self::Internal,
         }
     }

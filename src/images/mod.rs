@@ -27,6 +27,7 @@ mod file;
 mod inventory;
 mod kind;
 mod memory;
+pub mod message;
 mod mount;
 mod pagemap;
 mod record;
@@ -271,6 +272,11 @@ impl Images {
             true => Ok((file, metadata.len())),
             false => Err(Error::Image { path: path(), source: ImageFault::NotAFile }),
         }
+    }
+
+    /// The size of a regular file here, in bytes.
+    pub(crate) fn size(&self, name: &str) -> Result<u64> {
+        self.file(name).map(|(_, bytes)| bytes)
     }
 
     /// Whether a task was in a network namespace other than CRIU's: it is among the images then. `true` if nobody can tell.

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod dump;
 pub(crate) mod explain;
 pub(crate) mod man;
+pub(crate) mod peer;
 pub(crate) mod restore;
 pub(crate) mod rm;
 pub(crate) mod run;
