@@ -280,6 +280,12 @@ pub enum Error {
     /// This host's key, an enrolled peer or the policy cannot be used, or a peer was not let in.
     #[error(transparent)]
     Peer(Box<crate::peer::Problem>),
+    /// Memory did not get from CRIU to the other end.
+    #[error("cannot transfer the memory of the tree")]
+    Pages {
+        /// Why not.
+        source: crate::pages::Problem,
+    },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]
     System {

@@ -33,6 +33,7 @@ pub mod log;
 pub mod migrate;
 pub mod oci;
 pub mod operation;
+pub mod pages;
 pub mod peer;
 pub mod preflight;
 pub mod process;

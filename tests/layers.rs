@@ -9,6 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["error", "escape", "proto"],
     &["swrk"],
     &["request", "event", "images", "log", "oci", "wire"],
+    &["pages"],
     &["operation"],
     &["host", "process"],
     &["arena"],

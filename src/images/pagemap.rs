@@ -19,7 +19,7 @@ pub enum PagemapOf {
 }
 
 impl PagemapOf {
-    pub(super) fn file(self) -> (Kind, u32) {
+    pub(crate) fn file(self) -> (Kind, u32) {
         match self {
             Self::Task(pid) => (Kind::Pagemap, pid),
             Self::Shared(id) => (Kind::SharedPagemap, id),
