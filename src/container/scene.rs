@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use procfs::process::{MMPermissions, Process};
 use serde::{Deserialize, Serialize};
 
+use crate::oci::NamespaceKind;
+
 /// In the directory of a container that is being restored: what is in there is of a restore that has not come to its end.
 const MARK: &str = "crr-restore";
 
@@ -56,6 +58,11 @@ impl Init {
                 .any(|map| (map.address.0..map.address.1).contains(&at) && map.perms.contains(all) && map.inode == 0)
         })
     }
+}
+
+/// Whether a container can be restored into a namespace of this kind that is there already.
+pub(super) fn can_be_joined(kind: NamespaceKind) -> bool {
+    !matches!(kind, NamespaceKind::Cgroup | NamespaceKind::Mount | NamespaceKind::User)
 }
 
 /// Makes the directory of a container in the runtime's root, which must not be there.

@@ -62,12 +62,12 @@ pub struct Link {
 pub fn links() -> io::Result<Vec<Link>> {
     let socket = Socket::open(SockProtocol::NetlinkRoute)?;
     let mut links: Vec<Link> = Vec::new();
-    listing(&socket, RTM_GETLINK, LINK_HEADER, |kind, body| {
+    listing(&socket, RTM_GETLINK, &[0; LINK_HEADER], |kind, body| {
         if kind == RTM_NEWLINK && links.len() < LINKS_LIMIT {
             links.extend(link(body));
         }
     })?;
-    listing(&socket, RTM_GETADDR, ADDRESS_HEADER, |kind, body| {
+    listing(&socket, RTM_GETADDR, &[0; ADDRESS_HEADER], |kind, body| {
         let Some((index, address)) = (kind == RTM_NEWADDR).then(|| address(body)).flatten() else { return };
         if let Some(link) = links.iter_mut().find(|link| link.index == index) {
             link.addresses.push(address);
@@ -90,9 +90,14 @@ pub fn in_network<T: Send>(path: &Path, act: impl FnOnce() -> T + Send) -> io::R
     })
 }
 
-fn listing(socket: &Socket, request: u16, header: usize, mut take: impl FnMut(u16, &[u8])) -> io::Result<()> {
+pub(super) fn listing(
+    socket: &Socket,
+    request: u16,
+    header: &[u8],
+    mut take: impl FnMut(u16, &[u8]),
+) -> io::Result<()> {
     let mut message = Message::new(request, NLM_F_REQUEST | NLM_F_DUMP);
-    message.bytes.resize(message.bytes.len() + header, 0);
+    message.bytes.extend(header);
     socket.send(&message.finish())?;
     loop {
         let packet = socket.receive()?;
@@ -143,7 +148,7 @@ fn address(body: &[u8]) -> Option<(u32, String)> {
     Some((index, format!("{address}/{prefix}")))
 }
 
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
@@ -153,7 +158,7 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 

@@ -96,6 +96,57 @@ pub async fn await_free(pids: &BTreeSet<i32>, deadline: Instant) -> Vec<Taken> {
     }
 }
 
+/// As [`taken`], but the numbers are of the PID namespace that has this inode, which is below this process's own. All
+/// processes are looked at.
+pub fn taken_inside(namespace: u64, pids: &BTreeSet<i32>) -> Vec<Taken> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+        let status = String::from_utf8_lossy(&status);
+        let innermost = |key: &str| -> Option<i32> {
+            let (_, numbers) = status.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| *name == key)?;
+            // Of one that is in no namespace below ours there is one number.
+            numbers.split_whitespace().skip(1).last()?.parse().ok()
+        };
+        let [Some(own), group, session] = ["NSpid", "NSpgid", "NSsid"].map(innermost) else { continue };
+        let Some(number) = [Some(own), group, session].into_iter().flatten().find(|number| pids.contains(number))
+        else {
+            continue;
+        };
+        let Some(stat) = Stat::of(pid) else { continue };
+        let is_dying = matches!(stat.state, 'Z' | 'X' | 'x');
+        // One that has ended shows no namespaces any more: it may be another's, which is soon known.
+        let is_there = fs::read_link(format!("/proc/{pid}/ns/pid"))
+            .is_ok_and(|link| link.to_str() == Some(&format!("pid:[{namespace}]")));
+        if is_dying || is_there {
+            let by = match is_dying {
+                true => TakenBy::Zombie(stat.name, stat.parent),
+                false if number == own => TakenBy::Task(stat.name),
+                false if Some(number) == group => TakenBy::Group(pid),
+                false => TakenBy::Session(pid),
+            };
+            found.push(Taken { pid: number, by });
+        }
+    }
+    found.sort_by_key(|taken| taken.pid);
+    found.dedup_by_key(|taken| taken.pid);
+    found
+}
+
+/// Waits until `pids` are free in the PID namespace that has this inode, but for those that something alive holds and not
+/// beyond `deadline`; those that something alive holds. Blocks.
+pub fn await_free_inside(namespace: u64, pids: &BTreeSet<i32>, deadline: Instant) -> Vec<Taken> {
+    loop {
+        let mut found = taken_inside(namespace, pids);
+        if !found.iter().any(Taken::is_dying) || Instant::now() >= deadline {
+            found.retain(|taken| !taken.is_dying());
+            return found;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 /// Asks the kernel whether it knows a number at all, which is much less work than to look for whom it is in use.
 ///
 /// A file can be given an owner who is told when it is ready; the kernel takes any number that is a task, a process group or

@@ -63,7 +63,13 @@ impl RuntimeDirectory {
     /// # Errors
     /// [`Error::Io`] if the directory cannot be made or is not private to this user, or the file cannot be written.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
-        self.write_bytes(name, &serde_json::to_vec(value).unwrap_or_default())
+        let written = serde_json::to_vec(value).map_err(io::Error::from);
+        let readable = |bytes: &Vec<u8>| match bytes.len() as u64 <= FILE_LIMIT {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("it has more than {FILE_LIMIT} bytes, which would not be read"))),
+        };
+        let bytes = written.and_then(|bytes| readable(&bytes).map(|()| bytes));
+        self.write_bytes(name, &bytes.map_err(Error::io("write", self.path.join(name)))?)
     }
 
     /// Writes the file `name`: whole or not at all.

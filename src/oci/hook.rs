@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A program that the runtime runs at a point of a container's life.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {
     /// The program, absolute, in the host's file system.
     pub path: PathBuf,
@@ -16,12 +18,13 @@ pub struct Hook {
     pub timeout: Option<Duration>,
 }
 
-/// Those that `runc restore` runs too, in this order, when the namespaces are set up. The others belong to the making and the
-/// end of a container.
+/// Those that runc runs, too, when it restores a container and when a checkpoint ends one. The others belong to its making.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hooks {
-    /// `prestart`.
+    /// `prestart`, when the namespaces are set up.
     pub prestart: Vec<Hook>,
-    /// `createRuntime`.
+    /// `createRuntime`, right after them.
     pub create_runtime: Vec<Hook>,
+    /// `poststop`, when the container is gone.
+    pub poststop: Vec<Hook>,
 }

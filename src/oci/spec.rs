@@ -129,12 +129,12 @@ impl Spec {
         self.typed.annotations().as_ref()?.get(name).map(String::as_str)
     }
 
-    /// The hooks that belong to a restore.
+    /// The hooks that belong to a restore and to a container's end.
     pub fn hooks(&self) -> Hooks {
         let list = |name: &str| -> Vec<Hook> {
             self.value["hooks"][name].as_array().into_iter().flatten().map(hook).collect()
         };
-        Hooks { prestart: list("prestart"), create_runtime: list("createRuntime") }
+        Hooks { prestart: list("prestart"), create_runtime: list("createRuntime"), poststop: list("poststop") }
     }
 
     /// What a container of a bundle in `bundle` is made of.
@@ -190,7 +190,7 @@ fn convert(mount: &runtime::Mount, bundle: &Path) -> super::Mount {
 }
 
 /// A hook, of whose shape the typed reading has made sure.
-fn hook(value: &Value) -> Hook {
+pub(super) fn hook(value: &Value) -> Hook {
     let words = |name: &str| -> Vec<String> {
         value[name].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use super::bundle::Bundle;
 use super::configuration::{Configuration, IdMapping};
 use super::descriptors::Descriptors;
 use super::file::{self, null_is_default, wrong};
+use super::hook::Hook;
 use super::live::{Init, Live};
 use super::mount::{Mount, MountKind};
 use super::namespace::{Namespace, NamespaceKind};
@@ -191,6 +193,19 @@ impl State {
     pub fn label(&self, name: &str) -> Option<&str> {
         // The bundle's comes last, and an annotation may have that name.
         self.labels().rev().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// The hooks to be run when it is gone.
+    pub fn poststop(&self) -> Vec<Hook> {
+        let hooks = self.value["config"]["Hooks"]["poststop"].as_array().into_iter().flatten();
+        // Its times are Go's, in nanoseconds.
+        let timeout = |value: &Value| value["timeout"].as_u64().map(Duration::from_nanos);
+        hooks.map(|value| Hook { timeout: timeout(value), ..super::spec::hook(value) }).collect()
+    }
+
+    /// The version of the OCI's runtime specification that its bundle is written by.
+    pub fn oci_version(&self) -> &str {
+        self.value["config"]["version"].as_str().unwrap_or_default()
     }
 
     /// All labels: the annotations of config.json, and the bundle.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::host::Taken;
+
 /// One thing that stands against a restore as a container. Nothing has been made when it is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -64,6 +66,8 @@ pub enum ContainerProblem {
         /// What is wrong with it.
         why: String,
     },
+    /// A PID is not free in the PID namespace that the bundle names by a path.
+    Pid(Taken),
     /// Nothing stands for a standard stream.
     Stream {
         /// 0, 1 or 2.
@@ -109,7 +113,10 @@ impl ContainerProblem {
             Self::File { .. } => {
                 "bring the root file system as it was, or name the bundle of the same image with --bundle"
             }
-            Self::Namespace { .. } => "make the namespace, or give another with --join-ns",
+            Self::Namespace { .. } => {
+                "make the namespace, name another in the bundle's config.json, or give another with --join-ns"
+            }
+            Self::Pid(_) => "wait until it ends, or name another PID namespace in the bundle's config.json",
             Self::Stream { .. } => "say --stdio null or --stdio inherit",
             Self::NoConsole => "give the socket that takes the terminal with --console-socket",
             Self::Cgroup { .. } => "change linux.cgroupsPath in the bundle's config.json, or end what is in it",
@@ -140,6 +147,7 @@ impl fmt::Display for ContainerProblem {
             ),
             Self::File { rootfs, difference } => write!(f, "in `{}`: {difference}", rootfs.display()),
             Self::Namespace { kind, path, why } => write!(f, "the {kind} namespace `{}`: {why}", path.display()),
+            Self::Pid(taken) => write!(f, "in the PID namespace that the bundle names {taken}"),
             Self::Stream { number, target, why } => {
                 write!(f, "descriptor {number} led to `{}`: {why}", crate::escape::escape(target))
             }

@@ -112,12 +112,12 @@ impl Restore {
         }
         let signals = passing::listen()?;
         if self.as_container.container.len() > 1 {
-            return self.several(signals, output);
+            return self.several(global, signals, output);
         }
         block_on(self.restore(global, output, signals))
     }
 
-    fn several(self, signals: Signals, output: &Output) -> Result<ExitCode, Failure> {
+    fn several(self, global: &Global, signals: Signals, output: &Output) -> Result<ExitCode, Failure> {
         let [bundle, console, veth] = self.as_container.for_one();
         let own = [("--pidfile", self.pidfile.is_some()), ("--json-fd", self.json_fd.is_some())];
         if let Some((option, _)) = [bundle, console, veth].into_iter().chain(own).find(|(_, given)| *given) {
@@ -126,8 +126,9 @@ impl Restore {
         if !self.detach {
             return Err(Failure::new(Code::Usage, "several containers are restored with --detach only"));
         }
+        let root = self.as_container.runtime_root(global.root.as_ref());
         let ContainerArgs { container: ids, jobs, .. } = &self.as_container;
-        several::run(ids, &self.dir, *jobs, signals, output)
+        several::run(ids, &self.dir, &root, *jobs, signals, output)
     }
 
     async fn restore(self, global: &Global, output: &Output, signals: Signals) -> Result<ExitCode, Failure> {
@@ -219,7 +220,7 @@ impl Restore {
         }
         if let Some((root, id)) = owned {
             // As `runc restore` does when it has waited.
-            crr::container::remove(&root, &id)?;
+            crr::container::remove(&root, &id)?.iter().for_each(|said| output.note(said));
         }
         drop(terminal);
         Ok(code)
@@ -441,7 +442,7 @@ fn code_of(problem: &Problem) -> Code {
             ContainerProblem::Bundle { .. } | ContainerProblem::Rootfs(_) | ContainerProblem::Namespace { .. } => {
                 Code::NotThere
             }
-            ContainerProblem::IdTaken { .. } | ContainerProblem::Busy(_) => Code::PidTaken,
+            ContainerProblem::IdTaken { .. } | ContainerProblem::Busy(_) | ContainerProblem::Pid(_) => Code::PidTaken,
             ContainerProblem::Stream { .. } => Code::ChoiceNeeded,
             _ => Code::HostLacks,
         },

@@ -6,25 +6,25 @@
 //! | after, before the tasks are gone | CRIU ends them; the note, by which cgroups and state are removed |
 //! | when cgroups are gone | a container that its runtime calls stopped, and the note: as above |
 //! | when files of the state are gone | state.json is the last of them: as above |
-//! | when the state is gone | the note, which is removed |
+//! | when the state is gone | the note, which is removed, and `poststop` hooks, which are run: once more if some had been |
 //!
 //! Nothing is removed recursively: a root file system may be mounted in the state directory, and it would be emptied.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::super::cgroup;
+use super::super::hooks::Poststop;
+use super::super::scene::Init;
 use crate::checkpoint::{Checkpoint, Trust};
 use crate::error::Result;
 use crate::host::RuntimeDirectory;
 use crate::operation::pause;
-use crate::process::Expected;
 
 const PREFIX: &str = "ending-";
 /// Killed tasks leave their cgroups within milliseconds.
@@ -32,8 +32,6 @@ const LEAVING: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_micros(500);
 /// What runtimes keep in the directory of a container, what names it the last.
 const STATE_FILES: [&str; 6] = ["exec.fifo", "checkpoint", "notify.sock", "config.json", "status", "state.json"];
-/// Cgroups below the container's.
-const CGROUPS_LIMIT: usize = 10_000;
 
 /// A container that is about to be ended by a dump: what has to be removed then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,33 +46,18 @@ pub(super) struct Ending {
     pub(super) state_bytes_digest: String,
     pub(super) cgroups: Vec<PathBuf>,
     /// Its first process.
-    pub(super) init: Task,
+    pub(super) init: Init,
     /// Whether tasks outside of the tree were agreed to be ended as well.
     pub(super) drop_exec: bool,
     /// Where the checkpoint is to be.
     pub(super) checkpoint: PathBuf,
     /// The crr at work.
-    pub(super) by: Task,
-}
-
-/// A process, for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Task {
-    pub(super) pid: i32,
-    pub(super) start_time_ticks: u64,
-}
-
-impl Task {
-    /// The one that has this PID now.
-    pub(super) fn now(pid: i32) -> Option<Self> {
-        Expected::now(pid).map(|Expected { pid, start_time_ticks }| Self { pid, start_time_ticks })
-    }
-
-    fn is_alive(self) -> bool {
-        let text = fs::read(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        let stat = crate::process::Stat::parse(&text);
-        stat.is_some_and(|now| now.start_time_ticks == self.start_time_ticks && !matches!(now.state, 'Z' | 'X'))
-    }
+    pub(super) by: Init,
+    /// What is run when it is gone.
+    pub(super) poststop: Option<Poststop>,
+    /// Whether nothing but that is left to be done, and perhaps the removal of the state.
+    #[serde(default)]
+    pub(super) is_removed: bool,
 }
 
 impl Ending {
@@ -106,21 +89,34 @@ impl Ending {
         }
         // Another container has its name by now, and with that perhaps its cgroups; or they are gone, as they go first.
         if self.state_is_of_it() == Some(false) || !self.state.exists() {
+            // Whoever else has removed it, has run the hooks as well.
+            if self.is_removed && !self.state.exists() {
+                left.extend(self.poststop.iter().flat_map(Poststop::run));
+            }
             self.forget();
             return left;
         }
         for directory in &self.cgroups {
-            if let Err(error) = remove_cgroup(directory, self.drop_exec, deadline) {
+            let killed = if self.drop_exec { cgroup::kill(directory) } else { Ok(()) };
+            if let Err(error) = killed.and_then(|()| cgroup::remove(directory)) {
                 left.push(format!("the cgroup `{}` is left: {error}", directory.display()));
             }
         }
         pause("cgroups-removed");
+        if self.poststop.is_some() {
+            // Whoever finds the state gone then knows who has removed it.
+            let noted = Self { is_removed: true, ..self.clone() }.note();
+            left.extend(noted.err().map(|error| format!("{error}; the poststop hooks are run all the same")));
+        }
         if let Err(error) = self.remove_state() {
             left.push(format!("the state `{}` is left: {error}", self.state.display()));
         }
         pause("state-removed");
-        if left.is_empty() {
-            self.forget();
+        left.extend(self.poststop.iter().flat_map(Poststop::run));
+        match self.state.exists() {
+            false => self.forget(),
+            // The hooks are not for those who try again.
+            true => drop(Self { poststop: None, is_removed: false, ..self.clone() }.note()),
         }
         left
     }
@@ -207,50 +203,13 @@ pub(in crate::container) fn leftovers() -> Vec<String> {
     ended.map(|note| format!("the cgroups and the state of container `{}`, which was dumped", note.id)).collect()
 }
 
-/// Removes a cgroup and those below it, the deepest first, as soon as they are empty.
-fn remove_cgroup(directory: &Path, kill_tasks: bool, deadline: Instant) -> io::Result<()> {
-    let mut all = vec![directory.to_path_buf()];
-    let mut at = 0;
-    while at < all.len() && all.len() < CGROUPS_LIMIT {
-        let entries = fs::read_dir(&all[at]).into_iter().flatten().flatten();
-        all.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
-        at += 1;
-    }
-    for directory in all.iter().rev() {
-        loop {
-            match fs::remove_dir(directory) {
-                Ok(()) => break,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline => {
-                    return Err(error);
-                }
-                Err(_) => {
-                    if kill_tasks {
-                        kill_in(directory);
-                    }
-                    std::thread::sleep(LOOK);
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn kill_in(directory: &Path) {
-    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 1) {
-        // It may have ended by now.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ending(state: PathBuf) -> Ending {
         let bytes = fs::read(state.join("state.json")).unwrap_or_default();
-        let gone = Task { pid: i32::MAX, start_time_ticks: 1 };
+        let gone = Init { pid: i32::MAX, start_ticks: 1 };
         Ending {
             id: "a".into(),
             created: "now".into(),
@@ -261,6 +220,8 @@ mod tests {
             drop_exec: false,
             checkpoint: "/nowhere".into(),
             by: gone,
+            poststop: None,
+            is_removed: false,
         }
     }
 

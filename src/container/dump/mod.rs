@@ -24,12 +24,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use self::ending::{Ending, Task};
+use self::ending::Ending;
 pub(super) use self::ending::{leftovers, sweep};
 use self::network::Network;
 use self::readers::Readers;
 use self::subject::Subject;
 use self::watch::{Again, Watch};
+use super::hooks::Poststop;
+use super::scene::Init;
 use super::tmpfs::Tmpfs;
 use crate::checkpoint::{ImagesKind, NetworkKind};
 use crate::dump::{self, Failed, Mounts, Progress, Room};
@@ -297,10 +299,12 @@ fn ending(subject: &Subject, request: &Request) -> Result<Ending> {
         state: container.directory().to_path_buf(),
         state_bytes_digest: ending::digest(&subject.state_bytes()?),
         cgroups: subject.cgroups.values().cloned().collect(),
-        init: Task { pid: subject.init.pid, start_time_ticks: subject.init.start },
+        init: Init { pid: subject.init.pid, start_ticks: subject.init.start },
         drop_exec: request.exec == Exec::Drop,
         checkpoint,
-        by: Task::now(own).ok_or(Error::Bug { what: "crr itself is not in /proc" })?,
+        by: Init::of(own).map_err(|_| Error::Bug { what: "crr itself is not in /proc" })?,
+        poststop: Poststop::of(container),
+        is_removed: false,
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::checkpoint::{NetworkKind, RecordedInterface};
 use crate::error::{Error, Result};
-use crate::host::{Link, TcpSockets, in_network, links};
+use crate::host::{Link, TcpSockets, in_network, interfaces_of_dead_routes, links};
 use crate::process::Namespaces;
 
 /// The devices that every network namespace has when their modules are loaded, and that nobody has asked for.
@@ -16,6 +16,8 @@ const FALLBACK: [&str; 9] =
 pub(super) struct Network {
     pub(super) kind: NetworkKind,
     pub(super) interfaces: Vec<RecordedInterface>,
+    /// The interfaces with routes that could not be made again.
+    pub(super) dead: Vec<String>,
     /// A way to see its connections; `None` in the namespace of the host, where other than its own do not matter.
     pub(super) sockets: Option<TcpSockets>,
 }
@@ -26,12 +28,14 @@ impl Network {
         let namespace = Namespaces::read(format!("/proc/{init}/ns").as_ref()).net;
         let own = Namespaces::read("/proc/thread-self/ns".as_ref()).net;
         if namespace == own || namespace == 0 {
-            let (interfaces, sockets) = (Vec::new(), None);
-            return Ok(Self { kind: NetworkKind::Host, interfaces, sockets });
+            let (interfaces, dead) = (Vec::new(), Vec::new());
+            return Ok(Self { kind: NetworkKind::Host, interfaces, dead, sockets: None });
         }
         let path = PathBuf::from(format!("/proc/{init}/ns/net"));
-        let (inside, sockets) = in_network(&path, || (links(), TcpSockets::open()))
-            .map_err(Error::io("look into the network namespace", &path))?;
+        let look = || (links(), interfaces_of_dead_routes(), TcpSockets::open());
+        let (inside, dead, sockets) =
+            in_network(&path, look).map_err(Error::io("look into the network namespace", &path))?;
+        let dead = dead.map_err(Error::io("list the routes in", &path))?;
         let inside = inside.map_err(Error::io("list the interfaces in", &path))?;
         let interfaces = described(&inside, &links().unwrap_or_default());
         let kind = match (given, interfaces.is_empty()) {
@@ -39,7 +43,8 @@ impl Network {
             (false, true) => NetworkKind::Empty,
             (false, false) => NetworkKind::Dumped,
         };
-        Ok(Self { kind, interfaces, sockets: sockets.ok() })
+        let dead = inside.iter().filter(|link| dead.contains(&link.index)).map(|link| link.name.clone()).collect();
+        Ok(Self { kind, interfaces, dead, sockets: sockets.ok() })
     }
 
     /// A way to see the connections of process `init` later.

@@ -43,13 +43,13 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// Of the container with that first process, in these cgroups.
-    pub(super) fn of(init: i32, cgroups: &BTreeMap<String, PathBuf>) -> Self {
+    /// Of the container with that first process, in these cgroups. `shares_pids`: others live in its PID namespace, too.
+    pub(super) fn of(init: i32, cgroups: &BTreeMap<String, PathBuf>, shares_pids: bool) -> Self {
         let own = Namespaces::read("/proc/self/ns".as_ref()).pid;
         let theirs = Namespaces::read(format!("/proc/{init}/ns").as_ref()).pid;
         // The mount point of a hierarchy, which is no cgroup of the container's, holds everybody.
         let is_own = |path: &&PathBuf| path.join("cgroup.procs").exists() && path.parent().is_some_and(is_cgroup);
-        let pid_namespace = (theirs != 0 && theirs != own).then_some(theirs);
+        let pid_namespace = (theirs != 0 && theirs != own && !shares_pids).then_some(theirs);
         let all: BTreeSet<PathBuf> = cgroups.values().filter(is_own).cloned().collect();
         let decisive = cgroups.iter().filter(|(name, _)| ["", "pids"].contains(&name.as_str()));
         let decisive: BTreeSet<PathBuf> = decisive.map(|(_, path)| path).filter(is_own).cloned().collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::super::scene::can_be_joined;
 use super::engine::Shim;
 use super::mounts::{self, External};
 use super::network::Network;
@@ -66,9 +67,10 @@ impl Subject {
         }
         let mounts = Mount::all_of(init.pid)?;
         let externals = mounts::externals(container.runtime(), &configuration, &mounts);
-        let given = configuration.namespace(NamespaceKind::Network).is_some_and(|namespace| namespace.path.is_some());
-        let network = Network::look(init.pid, given)?;
-        let members = Members::of(init.pid, &cgroups);
+        let is_given =
+            |kind: NamespaceKind| configuration.namespace(kind).is_some_and(|namespace| namespace.path.is_some());
+        let network = Network::look(init.pid, is_given(NamespaceKind::Network))?;
+        let members = Members::of(init.pid, &cgroups, is_given(NamespaceKind::Pid));
         Ok(Self {
             outsiders: members.outsiders(),
             shim: Shim::of(init.pid, root_of(&container)),
@@ -112,32 +114,45 @@ impl Subject {
             let cure = "mount it again at that place: the restore needs it";
             findings.push(self.finding("rootfs-gone", Level::WillNotWork, what, cure));
         }
+        for namespace in self.configuration.namespaces.iter().filter(|namespace| !can_be_joined(namespace.kind)) {
+            let Some(path) = &namespace.path else { continue };
+            let kind = namespace.kind.in_config();
+            let what = format!("its {kind} namespace is one that was there before it (`{}`)", path.display());
+            let cure = "leave the path out of config.json: the dump would pass, but CRIU cannot restore into it";
+            findings.push(self.finding("namespace-given", Level::WillNotWork, what, cure));
+        }
         for (controller, directory) in self.cgroups.iter().filter(|(_, directory)| !directory.is_dir()) {
             let what = format!("its cgroup `{}` ({controller}) is not there", directory.display());
             let cure = "it was removed behind the runtime's back: its limits will not be in the images";
             findings.push(self.finding("cgroup-gone", Level::Warning, what, cure));
-        }
-        if is_ended && self.has_poststop_hooks() {
-            let what =
-                "its bundle has poststop hooks, which its runtime would run when it is gone, and crr does not".into();
-            findings.push(self.finding("poststop", Level::Warning, what, "run by hand what they are to clean up"));
         }
         if self.network.kind == NetworkKind::Dumped {
             let names: Vec<&str> = self.network.interfaces.iter().map(|link| link.name.as_str()).collect();
             let what = format!("its own network namespace has {}, which goes into the images", names.join(", "));
             let cure = "crr restore brings it back; the runtime's own restore makes an empty network namespace instead";
             findings.push(self.finding("network-dumped", Level::Note, what, cure));
+            findings.extend(self.of_dead_routes());
         }
         findings
     }
 
-    fn has_poststop_hooks(&self) -> bool {
-        let (bytes, place) = match self.container.record() {
-            Record::Runc(_) => (self.state_bytes().unwrap_or_default(), "/config/Hooks/poststop"),
-            Record::Crun(_, spec) => (spec.bytes().to_vec(), "/hooks/poststop"),
+    /// Routes that are saved, and refused when they are to be restored.
+    fn of_dead_routes(&self) -> Option<Finding> {
+        let (first, more) = self.network.dead.split_first()?;
+        let others = more.iter().map(|name| format!(", {name}")).collect::<String>();
+        let what = format!(
+            "it has routes over {first}{others}, whose other end is down: CRIU saves them, and cannot make them again"
+        );
+        let peer = |name: &String| {
+            let interface = self.network.interfaces.iter().find(|interface| interface.name == *name)?;
+            interface.peer.as_ref().map(|peer| format!("ip link set {peer} up"))
         };
-        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        value.pointer(place).and_then(serde_json::Value::as_array).is_some_and(|hooks| !hooks.is_empty())
+        let commands: Vec<String> = self.network.dead.iter().filter_map(peer).collect();
+        let cure = match commands.is_empty() {
+            true => "take the other end up, or the interface down".to_owned(),
+            false => commands.join("; "),
+        };
+        Some(self.finding("dead-routes", Level::WillNotWork, what, &cure))
     }
 
     fn of_outsiders(&self, request: &Request, is_ended: bool) -> Option<Finding> {

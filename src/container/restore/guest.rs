@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::super::hooks;
 use super::super::journal::Journal;
 use super::super::scene::Init;
-use super::{console, hooks, namespaces};
+use super::{console, namespaces};
 use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::event::EventKind;

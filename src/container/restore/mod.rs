@@ -12,7 +12,6 @@ mod cgroups;
 mod console;
 mod device_filter;
 mod guest;
-mod hooks;
 mod limits;
 mod mounts;
 mod namespaces;

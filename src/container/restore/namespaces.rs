@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::super::scene::can_be_joined;
 use super::{Join, JoinTarget};
 use crate::error::{Error, Result};
 use crate::host::netlink::{link_up, loopback_up};
@@ -24,6 +25,13 @@ const OUTSIDE_PID: &str = "extRootPidNS";
 pub(super) struct Given {
     pub(super) inherited: Vec<InheritedFd>,
     pub(super) join: Vec<JoinNamespace>,
+}
+
+impl Given {
+    /// The PID namespace, where it comes from outside.
+    pub(super) fn pid_namespace(&self) -> Option<&OwnedFd> {
+        self.inherited.iter().find(|given| given.key == OUTSIDE_PID).map(|given| &given.descriptor)
+    }
 }
 
 /// What the images have of the network.
@@ -63,9 +71,16 @@ pub(super) fn find(
                 }
             },
         };
-        if join.kind == "net" && network == Network::Host {
-            let why = "the container is in the host's network namespace".to_owned();
-            problems.push(ContainerProblem::Option { option: "--join-ns", why });
+        let why = match join.kind.as_str() {
+            "net" if network == Network::Host => "the container is in the host's network namespace",
+            "mnt" => {
+                "the container's mounts come with the images, and CRIU makes them in a mount namespace of their own"
+            }
+            "user" => "CRIU cannot make a container's other namespaces in a user namespace that is there already",
+            _ => "",
+        };
+        if !why.is_empty() {
+            problems.push(ContainerProblem::Option { option: "--join-ns", why: why.to_owned() });
             continue;
         }
         let Some(file) = open(&join.kind, &path, problems) else { continue };
@@ -83,13 +98,19 @@ pub(super) fn find(
         match kind {
             NamespaceKind::Network if joined_net || private => {}
             NamespaceKind::Network | NamespaceKind::Pid => {
-                let Some(descriptor) = open(kind.in_config(), path, problems) else { continue };
+                let Some(descriptor) = open(kind.in_proc(), path, problems) else { continue };
                 let key = if kind == NamespaceKind::Network { OUTSIDE_NET } else { OUTSIDE_PID };
                 given.inherited.push(InheritedFd { key: key.into(), descriptor });
             }
             _ if joins.iter().any(|join| join.kind == kind.in_proc()) => {}
+            _ if !can_be_joined(kind) => {
+                let (kind, path) = (kind.in_config().into(), path.clone());
+                let why =
+                    "CRIU cannot restore into one that is there already; the bundle's config.json names it".into();
+                problems.push(ContainerProblem::Namespace { kind, path, why });
+            }
             _ => {
-                if open(kind.in_config(), path, problems).is_some() {
+                if open(kind.in_proc(), path, problems).is_some() {
                     let file = path.to_string_lossy().into_owned();
                     given.join.push(JoinNamespace { kind: kind.in_proc().into(), file, extra: None });
                 }
@@ -106,11 +127,31 @@ fn proc_path(pid: i32, kind: &str) -> PathBuf {
     format!("/proc/{pid}/ns/{kind}").into()
 }
 
+/// Whether a namespace is of a kind that can be joined. The kernel refuses it as another before it looks at anything else.
+fn is_of_kind(namespace: &File, kind: &str) -> bool {
+    let flag = match kind {
+        "net" => CloneFlags::CLONE_NEWNET,
+        "ipc" => CloneFlags::CLONE_NEWIPC,
+        "uts" => CloneFlags::CLONE_NEWUTS,
+        "pid" => CloneFlags::CLONE_NEWPID,
+        "time" => CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
+        _ => return true,
+    };
+    let entered = in_thread("enter a namespace", || Ok(setns(namespace, flag)));
+    !matches!(entered, Ok(Err(nix::errno::Errno::EINVAL)))
+}
+
+/// Opens the namespace of a kind, as /proc/PID/ns calls it.
 fn open(kind: &str, path: &Path, problems: &mut Vec<ContainerProblem>) -> Option<OwnedFd> {
-    let opened = File::open(path).and_then(|file| match rustix::fs::fstatfs(&file)?.f_type {
+    let opened = File::open(path).and_then(|file| {
         // What a namespace's file is, wherever it is bound.
-        0x6e73_6673 => Ok(file.into()),
-        _ => Err(io::Error::other("it is no namespace")),
+        if rustix::fs::fstatfs(&file)?.f_type != 0x6e73_6673 {
+            return Err(io::Error::other("it is no namespace"));
+        }
+        match is_of_kind(&file, kind) {
+            true => Ok(file.into()),
+            false => Err(io::Error::other("it is a namespace of another kind")),
+        }
     });
     opened
         .map_err(|error| {
@@ -186,6 +227,23 @@ mod tests {
         let given = find(&ipc, Network::Host, &[], false, |_| None, &mut problems).unwrap();
         assert_eq!(given.join[0].kind, "ipc");
         assert!(problems.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_joined_is_named() {
+        let mut problems = Vec::new();
+        for (kind, path) in [(NamespaceKind::Cgroup, "/proc/self/ns/cgroup"), (NamespaceKind::Uts, "/proc/self/ns/ipc")]
+        {
+            find(&configuration(kind, path), Network::Host, &[], false, |_| None, &mut problems).unwrap();
+        }
+        let target = || JoinTarget::Pid(std::process::id() as i32);
+        let joins = ["mnt", "user"].map(|kind| Join { kind: kind.into(), target: target(), extra: None });
+        find(&Configuration::default(), Network::Host, &joins, false, |_| None, &mut problems).unwrap();
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        for (said, word) in said.iter().zip(["cgroup", "another kind", "mounts", "user namespace"]) {
+            assert!(said.contains(word), "{said}");
+        }
+        assert_eq!(said.len(), 4, "{said:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Everything before CRIU gets its request: looking at what there is, then making what the container needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +22,7 @@ use crate::checkpoint::{Checkpoint, Manifest, NetworkKind, RecordedContainer};
 use crate::container::tmpfs;
 use crate::criu::Chosen;
 use crate::error::{Error, Result};
+use crate::host::await_free_inside;
 use crate::images::{Images, Kind, Mount};
 use crate::oci::{Bundle, Configuration, Container, Descriptors, MountKind, Spec, State};
 use crate::operation::pause;
@@ -31,6 +32,9 @@ use crate::swrk::Programs;
 
 /// A record of this checkpoint that is larger is none.
 const SMALL_FILE_LIMIT: u64 = 1 << 20;
+
+/// How long a killed process may keep its PID.
+const DYING: Duration = Duration::from_secs(5);
 
 /// A request that is ready, with all made that the container needs.
 pub(super) struct Prepared {
@@ -174,6 +178,19 @@ pub(super) fn prepare(
     };
     let cgroups = Cgroups::choose(id, bundle.spec().cgroups_path(), is_other, recorded_paths, &mut problems)?;
 
+    let recorded_mode = found.checkpoint.record().and_then(|record| record.options.manage_cgroups);
+    let mode = request.options.cgroups.mode.or(recorded_mode).unwrap_or(match found.cgroup_namespace {
+        true => CgroupMode::Soft,
+        false => CgroupMode::Ignore,
+    });
+    if mode == CgroupMode::Strict {
+        let there = cgroups.directories().into_iter().filter(|path| path.exists());
+        problems.extend(there.map(|path| ContainerProblem::Cgroup {
+            path,
+            why: "it is there already, and --manage-cgroups=strict wants none to be".into(),
+        }));
+    }
+
     let top = rustix::fs::open(source.lower(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let top = match top {
         Ok(top) => top,
@@ -194,6 +211,13 @@ pub(super) fn prepare(
     let private = is_other && is_running(recorded);
     let find_container = |id: &str| running_pid(&root, id);
     let given = namespaces::find(&configuration, found.network, &wanted.joins, private, find_container, &mut problems)?;
+    if let Some(descriptor) = given.pid_namespace() {
+        let numbers = numbers(&found.images)?;
+        let namespace = rustix::fs::fstat(descriptor)
+            .map_err(|errno| Error::system("look at a namespace", std::io::Error::from(errno)))?;
+        let taken = await_free_inside(namespace.st_ino, &numbers, Instant::now() + DYING);
+        problems.extend(taken.into_iter().map(ContainerProblem::Pid));
+    }
     let outside = streams::outside(&descriptors.0, recorded);
     let inherited = streams::open(&outside, wanted.stdio, &mut problems);
     if bundle.spec().terminal() && wanted.console.is_none() {
@@ -308,12 +332,8 @@ pub(super) fn prepare(
     if found.network == Network::Empty && !joins_network && options.empty_ns.is_empty() {
         options.empty_ns.push(EmptyNamespace::Network);
     }
-    let recorded_mode = found.checkpoint.record().and_then(|record| record.options.manage_cgroups);
-    let mode = options.cgroups.mode.or(recorded_mode).unwrap_or(match found.cgroup_namespace {
-        true => CgroupMode::Soft,
-        false => CgroupMode::Ignore,
-    });
-    options.cgroups.mode = Some(mode);
+    // That none of them was there is known by now, and made they are: what is left of it is to set all that is recorded.
+    options.cgroups.mode = Some(if mode == CgroupMode::Strict { CgroupMode::Full } else { mode });
     if mode != CgroupMode::Ignore && options.cgroups.roots.is_empty() {
         options.cgroups.roots = cgroups.roots();
     }
@@ -333,6 +353,14 @@ fn change(guest: &mut Guest, change: impl FnOnce(&mut Entry)) -> Result<()> {
         Some(journal) => journal.change(change),
         None => Err(Error::Closed { attempt: "restore" }),
     }
+}
+
+/// The numbers that the tasks have in their PID namespace.
+fn numbers(images: &Images) -> Result<BTreeSet<i32>> {
+    let tasks = images.tasks()?;
+    let all =
+        tasks.iter().flat_map(|task| [task.pid, task.pgid, task.sid].into_iter().chain(task.threads.iter().copied()));
+    Ok(all.filter(|number| *number != 0).filter_map(|number| i32::try_from(number).ok()).collect())
 }
 
 /// Whether the container has a user namespace whose root is not the host's.

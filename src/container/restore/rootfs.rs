@@ -116,6 +116,9 @@ pub(super) fn make_clone(directory: &Path, from: &Root, config: &[u8], how: Root
                 std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid()))
                     .map_err(Error::io("change the owner of", &path))?;
             }
+            if let Root::Overlay { clone, .. } = from {
+                take_over(&clone.join("upper"), &directory.join("upper"))?;
+            }
             let path = directory.join(OVERLAY);
             let overlay = serde_json::json!(Overlay { version: 1, lower: lower.clone() });
             fs::write(&path, overlay.to_string()).map_err(Error::io("write", &path))?;
@@ -124,12 +127,30 @@ pub(super) fn make_clone(directory: &Path, from: &Root, config: &[u8], how: Root
     }
 }
 
-/// By the program of that name: it knows extended attributes, holes and shared extents.
+/// Gives a clone of a clone what the first one wrote: two overlays with one upper directory would be each other's undoing.
+/// The extended attributes come along, by which an overlay knows what was removed.
+fn take_over(upper: &Path, to: &Path) -> Result<()> {
+    copy_tree(&upper.join("."), to)?;
+    // What names this overlay to the kernel is not the other's.
+    match rustix::fs::removexattr(to, "trusted.overlay.uuid") {
+        Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(errno) => Err(Error::io("remove an extended attribute of", to)(errno.into())),
+    }
+}
+
 fn copy(from: &Root, to: &Path) -> Result<()> {
-    let Root::Directory(source) = from else {
-        let what = "a root file system that is an overlay cannot be copied: it is mounted in its container only";
-        return Err(Error::io("copy", from.lower())(io::Error::other(what)));
-    };
+    match from {
+        Root::Directory(source) => copy_tree(source, to),
+        Root::Overlay { lower, .. } => {
+            let what =
+                "a clone's is an overlay, which is mounted in the clone only; `--rootfs overlay` copies what it wrote";
+            Err(Error::io("copy the root file system over", lower)(io::Error::other(what)))
+        }
+    }
+}
+
+/// By the program of that name: it knows extended attributes, holes and shared extents.
+fn copy_tree(source: &Path, to: &Path) -> Result<()> {
     let attempt = || Error::io("copy", source);
     let mut command = Command::new("cp");
     command.args(["-a", "--reflink=auto", "--one-file-system", "--"]).arg(source).arg(to);

@@ -39,7 +39,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("dump::what_cannot_be_dumped_is_refused_and_nothing_changed", RUNC_1_1, refused),
         test("dump::a_volume_whose_source_is_gone_is_named_before_the_freeze", RUNC_1_1, volume_gone),
         test("dump::a_container_of_an_engine_is_refused", RUNC_1_1, engine),
-        test("dump::hooks_that_are_not_run_are_told_of", RUNC_1_1, hooks),
         test("dump::check_prints_the_command_that_works", RUNC_1_1, checked),
     ];
     for situation in situation::ALL {
@@ -355,19 +354,5 @@ fn checked() -> Outcome {
     ensure!(printed.contains("--ghost-limit"), "{printed}");
     let words: Vec<&str> = printed.split(' ').skip(1).collect();
     crr::crr(words.into_iter().chain(["--no-auto"]))?.must_pass(printed)?;
-    is_gone(&container)
-}
-
-fn hooks() -> Outcome {
-    let bed = Bed::new(Runc11)?;
-    let output = Output::new()?;
-    let mut bundle = bed.bundle("bundle")?;
-    bundle.config["hooks"] = serde_json::json!({ "poststop": [{ "path": "/bin/true" }] });
-    let container = bed.run_on("one", &bundle, &output)?;
-    output.await_numbers(1)?;
-    let ran = dump(&bed, &container, &bed.path("left"), &["--leave-running"])?.must_pass("crr dump --leave-running")?;
-    ensure!(!ran.stderr.contains("poststop"), "{}", ran.stderr);
-    let ran = dump(&bed, &container, &bed.path("images"), &[])?.must_pass("crr dump")?;
-    ensure!(ran.stderr.contains("poststop"), "nothing is said: {}", ran.stderr);
     is_gone(&container)
 }

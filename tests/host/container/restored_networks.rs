@@ -5,11 +5,14 @@ use std::path::PathBuf;
 
 use libtest_mimic::{Failed, Trial};
 
+use crate::crr::{self, Running};
 use crate::need::Need::{self, Busybox, Cgroups, Criu, Netns, Root};
+use crate::until::{SOON, until};
 use crate::{Outcome, ensure, test};
 
-use super::bed::{Bed, Container};
+use super::bed::{Bed, Container, LIMIT};
 use super::bundle::Bundle;
+use super::dumps::{dump, runs_on, state_of};
 use super::network::{NetworkNamespace, ip};
 use super::output::Output;
 use super::round_trip::{By, dump_with, restore};
@@ -23,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         test("a_network_of_its_own_comes_back_with_its_veth_up_and_in_a_bridge", NEEDS, veth),
         test("an_empty_network_comes_back_with_its_loopback_up", NEEDS, empty),
         test("a_clone_joins_the_network_of_a_running_container", NEEDS, joined),
+        test("routes_over_a_link_without_a_carrier_are_named_with_the_cure", NEEDS, dead_routes),
         test("a_clone_has_a_network_of_its_own_where_the_original_has_one_by_path", NEEDS, private),
     ]
 }
@@ -90,6 +94,56 @@ fn veth() -> Outcome {
     })();
     ip(&["link", "del", &bridge])?;
     restored
+}
+
+/// The kernel marks them, and refuses to make what is marked: CRIU's dump passes, and its restore does not.
+fn dead_routes() -> Outcome {
+    let bed = Bed::new(Runc11)?;
+    let output = Output::new()?;
+    let bundle = bed.bundle("bundle")?;
+    let (container, images) = counting(&bed, &bundle, &output)?;
+    let pid = container.pid()?.to_string();
+    let outer = format!("bdr{}", std::process::id() % 10_000);
+    ip(&["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &pid])?;
+    ip(&["netns", "attach", bed.tag(), &pid])?;
+    let inside = (|| {
+        ip(&["-n", bed.tag(), "address", "add", "10.98.6.2/24", "dev", "eth0"])?;
+        ip(&["-n", bed.tag(), "link", "set", "eth0", "up"])?;
+        until("the route to be marked", SOON, || {
+            ip(&["-n", bed.tag(), "route"]).is_ok_and(|routes| routes.contains("linkdown")).then_some(())
+        })
+    })();
+    ip(&["netns", "del", bed.tag()])?;
+    let tried = (|| {
+        inside?;
+        let cure = format!("ip link set {outer} up");
+        let mut check = crr::command();
+        check.args(["check", "--container", container.id(), "--runtime-root"]).arg(bed.root());
+        let ran = Running::start(&mut check)?.end(LIMIT)?.must_exit(78, "crr check of routes without a carrier")?;
+        ensure!(ran.stdout.contains("eth0") && ran.stdout.contains(&cure), "{}", ran.stdout);
+        let state = state_of(&bed, &container)?;
+        let ran = dump(&bed, &container, &images, &[])?.must_exit(78, "crr dump of routes without a carrier")?;
+        ensure!(ran.stderr.contains(&cure), "{}", ran.stderr);
+        ensure!(!images.exists(), "a directory is left");
+        runs_on(&container, &output, &state, &bed)?;
+        // CRIU itself does dump it, and the restore shows that the refusal is right.
+        dump_with(By::Crr, &bed, &container, &bed.path("doomed"), &["--leave-running", "--no-preflight"])?;
+        let mut doomed = crr::command();
+        doomed
+            .args(["restore", "-d", "--stdio", "null", "--container", &bed.id("two"), "--runtime-root"])
+            .arg(bed.root());
+        let ran = Running::start(doomed.arg("--dir").arg(bed.path("doomed")))?.end(LIMIT)?;
+        ensure!(!ran.passed(), "it was restored all the same: there is nothing to be refused");
+        ip(&["link", "set", &outer, "up"])?;
+        dump_with(By::Crr, &bed, &container, &images, &[])?;
+        let again = restore(By::Crr, &bed, "one", &bundle, &images, &[], &output)?;
+        let seen = again.sh("ip route")?;
+        ensure!(seen.contains("10.98.6.0/24"), "{seen}");
+        output.await_numbers(1)?;
+        again.delete()
+    })();
+    let _ = ip(&["link", "del", &outer]);
+    tried
 }
 
 fn empty() -> Outcome {

@@ -1,27 +1,27 @@
-//! What `crr restore --container` does beyond bringing a container back: clones, hooks, streams, what is in its way, and what
-//! is left when it is killed.
+//! What `crr restore --container` does beyond bringing a container back: streams, what is in its way, and what is left when it is
+//! killed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::crr::{self, Ran, Running};
+use crate::crr::{self, Running};
 use crate::kill::paused::{Kill, Paused};
 use crate::need::Need::{self, Busybox, Cgroups, Criu, Netns, Root};
 use crate::until::{SOON, until};
 use crate::{Outcome, ensure, test};
 
-use super::bed::{Bed, Container, LIMIT};
-use super::bundle::Bundle;
+use super::bed::{Bed, LIMIT};
 use super::console::Console;
-use super::output::{Output, null_streams};
-use super::round_trip::{By, dump_with, restore};
+use super::dumped::{Dumped, journals};
+use super::output::null_streams;
+use super::round_trip::{By, dump_with};
 use super::runtime::Runtime::Runc11;
-use super::snapshot::{Snapshot, cgroups_of};
+use super::snapshot::Snapshot;
 
 const NEEDS: &[Need] = &[Root, Criu, Netns, Busybox, Cgroups, Need::Runtime(Runc11)];
 
@@ -43,9 +43,6 @@ const RUNS: [&str; 2] = ["pre-resume", "post-resume"];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
-        test("clones_of_a_running_container_share_nothing_that_they_write", NEEDS, clones),
-        test("hooks_of_the_bundle_run_when_the_namespaces_are_there", NEEDS, hooks),
-        test("a_hook_that_fails_leaves_no_container", NEEDS, failing_hook),
         test("everything_that_a_container_lacks_is_named_at_once_and_nothing_is_made", NEEDS, lacking),
         test("a_name_that_is_taken_is_refused", NEEDS, taken),
         test("plain_processes_are_no_container_and_a_container_is_no_plain_process", NEEDS, kinds),
@@ -70,74 +67,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         trials.push(test(format!("a_container_whose_crr_is_killed_at_{step}_runs"), NEEDS, || runs(step)));
     }
     trials
-}
-
-/// A counter that was dumped.
-struct Dumped {
-    bed: Bed,
-    bundle: Bundle,
-    output: Output,
-    images: PathBuf,
-}
-
-impl Dumped {
-    fn new(by: By) -> Result<Self, Failed> {
-        Self::of(by, |_, _| Ok(()))
-    }
-
-    fn of(by: By, prepare: impl FnOnce(&Bed, &mut Bundle) -> Outcome) -> Result<Self, Failed> {
-        let bed = Bed::new(Runc11)?;
-        let output = Output::new()?;
-        let mut bundle = bed.bundle("bundle")?;
-        prepare(&bed, &mut bundle)?;
-        let container = bed.run_on("one", &bundle, &output)?;
-        output.await_numbers(2)?;
-        let images = bed.path("images");
-        dump_with(by, &bed, &container, &images, &[])?;
-        if by == By::Runtime {
-            // Of a crr the name is free already.
-            let _ = container.with("delete", &["--force"])?;
-        }
-        Ok(Self { bed, bundle, output, images })
-    }
-
-    fn command(&self, name: &str, more: &[&str]) -> Result<Command, Failed> {
-        self.bundle.write()?;
-        let mut command = crr::command();
-        command.args(["restore", "-d", "--container", &self.bed.id(name), "--runtime-root"]).arg(self.bed.root());
-        command.arg("--bundle").arg(self.bundle.path()).arg("--dir").arg(&self.images).args(more);
-        Ok(command)
-    }
-
-    fn restore(&self, name: &str, more: &[&str]) -> Result<Ran, Failed> {
-        self.output.run(&mut self.command(name, more)?, LIMIT)
-    }
-
-    /// Refused with this status, and nothing of the container is there.
-    fn refuses(&self, more: &[&str], code: i32) -> Result<String, Failed> {
-        let ran = Running::start(&mut self.command("one", more)?)?.end(LIMIT)?.must_exit(code, "crr restore")?;
-        self.is_clean("one")?;
-        Ok(ran.stderr)
-    }
-
-    /// Nothing of the container is there.
-    fn is_clean(&self, name: &str) -> Outcome {
-        let id = self.bed.id(name);
-        ensure!(!self.bed.root().join(&id).exists(), "its directory is left");
-        ensure!(cgroups_of(&id).is_empty(), "cgroups are left: {:?}", cgroups_of(&id));
-        ensure!(self.bed.mounts().is_empty(), "mounts are left: {:?}", self.bed.mounts());
-        // PID 1 takes its time to take note of their end.
-        until("the processes to be gone", SOON, || self.bed.processes().is_empty().then_some(()))?;
-        ensure!(journals(&id).is_empty(), "a journal is left: {:?}", journals(&id));
-        Ok(())
-    }
-}
-
-/// The notes of restores that name a container.
-fn journals(id: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir("/run/crr").into_iter().flatten().flatten().map(|entry| entry.path());
-    let names = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains(id));
-    entries.filter(|path| path.to_string_lossy().contains("/container-")).filter(names).collect()
 }
 
 fn undone(step: &str) -> Outcome {
@@ -181,93 +110,6 @@ fn runs(step: &str) -> Outcome {
     ensure!(journals(container.id()).is_empty(), "the journal is left");
     container.await_status("running")?;
     container.delete()
-}
-
-fn clones() -> Outcome {
-    let bed = Bed::new(Runc11)?;
-    let output = Output::new()?;
-    let bundle = bed.bundle("bundle")?;
-    let original = bed.run_on("one", &bundle, &output)?;
-    output.await_numbers(2)?;
-    original.sh("echo original >/root/note")?;
-    let images = bed.path("images");
-    dump_with(By::Crr, &bed, &original, &images, &["--leave-running"])?;
-    let outputs = [Output::new()?, Output::new()?, Output::new()?];
-    let clones: Vec<Container> = [("two", None), ("three", None), ("four", Some("copy"))]
-        .into_iter()
-        .zip(&outputs)
-        .map(|((name, how), output)| {
-            let more: Vec<&str> = how.into_iter().flat_map(|how| ["--rootfs", how]).collect();
-            restore(By::Crr, &bed, name, &bundle, &images, &more, output)
-        })
-        .collect::<Result<_, Failed>>()?;
-    for (clone, output) in clones.iter().zip(&outputs) {
-        output.await_numbers(2)?;
-        ensure!(clone.sh("cat /root/note")?.trim() == "original", "a clone has lost what was there");
-        clone.sh(&format!("echo {} >/root/note; echo x >/root/{}", clone.id(), clone.id()))?;
-    }
-    for clone in &clones {
-        ensure!(clone.sh("cat /root/note")?.trim() == clone.id(), "clones share their root file system");
-        ensure!(clone.sh("ls /root")?.lines().count() == 2, "a clone sees what another wrote");
-        let network =
-            |container: &Container| Ok::<_, Failed>(fs::read_link(format!("/proc/{}/ns/net", container.pid()?))?);
-        ensure!(network(clone)? != network(&original)?, "a clone shares the network");
-    }
-    ensure!(original.sh("cat /root/note; ls /root")? == "original\nnote\n", "a clone wrote into the original");
-    output.await_numbers(2)?;
-    output.counted_without_gap()?;
-    for (clone, output) in clones.into_iter().zip(&outputs) {
-        let id = clone.id().to_owned();
-        clone.obeys_its_runtime(output)?;
-        let more = ["--runtime-root", bed.root().to_str().ok_or("no UTF-8")?];
-        crr::crr(["rm", "--container", &id].iter().chain(&more))?.must_pass("crr rm --container")?;
-        let left = fs::read_dir("/var/lib/crr/clones")?
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().starts_with(&id));
-        ensure!(!left, "the directory of the clone is left");
-    }
-    original.obeys_its_runtime(&output)
-}
-
-/// A program that keeps its standard input, and whether the process that it tells of is there.
-fn hook(bed: &Bed, name: &str, status: i32) -> Result<serde_json::Value, Failed> {
-    let (script, kept) = (bed.path(&format!("{name}.sh")), bed.path(&format!("{name}.state")));
-    fs::write(&script, format!("#!/bin/sh\ncat >{}\necho \"$0 was asked\" >&2\nexit {status}\n", kept.display()))?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-    Ok(json!([{ "path": script, "args": [name, "more"], "env": ["PATH=/usr/bin:/bin"] }]))
-}
-
-fn hooks() -> Outcome {
-    let dumped = Dumped::of(By::Runtime, |bed, bundle| {
-        for name in ["prestart", "createRuntime"] {
-            bundle.config["hooks"][name] = hook(bed, name, 0)?;
-        }
-        bundle.annotate("org.example.kept", "yes");
-        Ok(())
-    })?;
-    let kept = |name: &str| dumped.bed.path(&format!("{name}.state"));
-    for name in ["prestart", "createRuntime"] {
-        fs::remove_file(kept(name))?;
-    }
-    dumped.restore("one", &[])?.must_pass("crr restore")?;
-    let container = dumped.bed.container("one");
-    for name in ["prestart", "createRuntime"] {
-        let state: serde_json::Value = serde_json::from_slice(&fs::read(kept(name))?)?;
-        ensure!(state["id"] == container.id(), "{name}: {state}");
-        ensure!(state["pid"] == container.pid()?, "{name}: {state}");
-        ensure!(state["bundle"] == json!(dumped.bundle.path()), "{name}: {state}");
-        ensure!(state["annotations"]["org.example.kept"] == "yes", "{name}: {state}");
-    }
-    container.obeys_its_runtime(&dumped.output)
-}
-
-fn failing_hook() -> Outcome {
-    let mut dumped = Dumped::new(By::Runtime)?;
-    dumped.bundle.config["hooks"]["createRuntime"] = hook(&dumped.bed, "failing", 3)?;
-    let said = dumped.refuses(&[], 71)?;
-    ensure!(said.contains("failing.sh") && said.contains("was asked"), "{said}");
-    ensure!(dumped.bed.path("failing.state").exists(), "it did not run");
-    Ok(())
 }
 
 fn lacking() -> Outcome {

@@ -65,18 +65,24 @@ impl ContainerArgs {
         [("--bundle", bundle.is_some()), ("--console-socket", console_socket.is_some()), ("--veth", !veth.is_empty())]
     }
 
+    /// Where the states of the runtime's containers are.
+    pub(super) fn runtime_root(&self, before: Option<&PathBuf>) -> PathBuf {
+        self.runtime_root.as_ref().or(before).cloned().unwrap_or_else(|| RUNC.into())
+    }
+
     /// The container that is wanted, if one is. It takes what `--join-ns` says.
     pub(super) fn wanted(
         self,
         root: Option<&PathBuf>,
         join: &mut Vec<JoinNamespace>,
     ) -> Result<Option<Wanted>, Failure> {
-        let Self { container, jobs: _, bundle, runtime_root, stdio, console_socket, veth, rootfs } = self;
+        let runtime_root = self.runtime_root(root);
+        let Self { container, jobs: _, bundle, runtime_root: _, stdio, console_socket, veth, rootfs } = self;
         let Some(id) = container.first() else { return Ok(None) };
         let joins: Vec<Join> = std::mem::take(join).into_iter().map(joined).collect();
         Ok(Some(Wanted {
             id: id.parse()?,
-            runtime_root: runtime_root.or_else(|| root.cloned()).unwrap_or_else(|| RUNC.into()),
+            runtime_root,
             bundle,
             stdio: match stdio {
                 None | Some(StdioArg::Inherit) => Stdio::Inherit,

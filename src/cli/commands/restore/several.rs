@@ -2,11 +2,15 @@
 //!
 //! A restore adopts what its CRIU leaves, and kills it where it fails: two of them in one process would not know whose is whose.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::Arg;
+use crr::oci::Container;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -20,8 +24,8 @@ use super::super::super::output::Output;
 use super::super::super::passing::Signals;
 use super::super::super::{block_on, findings};
 
-/// Options that each container gets for itself, with their value.
-const OWN: [&str; 6] = ["--container", "--dir", "--images-dir", "--image-path", "-D", "--jobs"];
+/// Options that each container gets for itself, or that are for all of them together.
+const OWN: [&str; 4] = ["container", "dir", "jobs", "json"];
 
 /// One restore of several.
 struct Restored {
@@ -36,6 +40,7 @@ struct Restored {
 pub(super) fn run(
     ids: &[String],
     dir: &Path,
+    runtime_root: &Path,
     jobs: Option<u16>,
     signals: Signals,
     output: &Output,
@@ -45,27 +50,18 @@ pub(super) fn run(
     }
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let jobs = jobs.map_or(processors, usize::from);
-    let place = tempfile_directory()?;
-    let done = block_on(restore_all(ids, dir, jobs, &place, &signals));
-    let _ = std::fs::remove_dir_all(&place);
+    let done = block_on(restore_all(ids, dir, runtime_root, jobs, &signals));
     Ok(told(&done?, output).into())
-}
-
-/// A directory for the files with PIDs.
-fn tempfile_directory() -> Result<PathBuf, Failure> {
-    let path = std::env::temp_dir().join(format!("crr-restore-{}", std::process::id()));
-    std::fs::DirBuilder::new().create(&path).map_err(crr::Error::io("make", &path))?;
-    Ok(path)
 }
 
 async fn restore_all(
     ids: &[String],
     dir: &Path,
+    runtime_root: &Path,
     jobs: usize,
-    place: &Path,
     signals: &Signals,
 ) -> Result<Vec<Restored>, Failure> {
-    let words = shared_words(std::env::args().skip(1));
+    let words = shared_words(std::env::args_os().skip(1));
     let mut waiting = ids.iter();
     let mut running: Vec<(String, Instant, Child)> = Vec::new();
     let mut done = Vec::new();
@@ -75,7 +71,6 @@ async fn restore_all(
             let Some(id) = waiting.next() else { break };
             let mut command = Command::new("/proc/self/exe");
             command.args(&words).arg("--container").arg(id).arg("--dir").arg(dir.join(id));
-            command.arg("--pidfile").arg(place.join(id));
             // A terminal's signals are passed on from here: once.
             let child = command.process_group(0).spawn();
             let child = child.map_err(|source| crr::Error::system("start crr for a container", source))?;
@@ -94,7 +89,7 @@ async fn restore_all(
         };
         let (at, code) = ended?;
         let (id, begun, _) = running.swap_remove(at);
-        let pid = std::fs::read_to_string(place.join(&id)).ok().and_then(|text| text.trim().parse().ok());
+        let pid = (code == 0).then(|| first_process(runtime_root, &id)).flatten();
         done.push(Restored { id, code: Some(code), took: begun.elapsed(), pid });
     }
     done.extend(waiting.map(|id| Restored { id: id.clone(), code: None, took: Duration::ZERO, pid: None }));
@@ -102,18 +97,68 @@ async fn restore_all(
     Ok(done)
 }
 
+/// The PID of a container's first process, by what its restore has written for its runtime.
+fn first_process(runtime_root: &Path, id: &str) -> Option<i32> {
+    Some(Container::find(Some(runtime_root), &id.parse().ok()?).ok()?.init().pid)
+}
+
 /// The words of this command line that are for each container alike.
-fn shared_words(mut words: impl Iterator<Item = String>) -> Vec<String> {
+fn shared_words(mut words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut whole = super::super::super::command();
+    // With the options of every command.
+    whole.build();
+    let command = whole.find_subcommand("restore").unwrap_or(&whole);
     let mut shared = Vec::new();
     while let Some(word) = words.next() {
-        let name = word.split('=').next().unwrap_or_default();
-        if OWN.contains(&word.as_str()) {
-            words.next();
-        } else if !OWN.contains(&name) && !word.starts_with("-D") && word != "--json" {
+        let bytes = word.as_bytes();
+        // The next word is its value.
+        let has_value = |option: &Arg| {
+            let is_needed = option.get_num_args().is_none_or(|count| count.min_values() > 0);
+            option.get_action().takes_values() && !option.is_require_equals_set() && is_needed
+        };
+        let is_own = |option: &Arg| OWN.contains(&option.get_id().as_str());
+        if let Some(long) = bytes.strip_prefix(b"--").filter(|name| !name.is_empty()) {
+            let name = long.split(|byte| *byte == b'=').next().unwrap_or_default();
+            let option = std::str::from_utf8(name).ok().and_then(|name| by_name(command, name));
+            let value =
+                option.filter(|option| has_value(option) && name.len() == long.len()).and_then(|_| words.next());
+            if !option.is_some_and(is_own) {
+                shared.extend([word].into_iter().chain(value));
+            }
+        } else if let Some(letters) = bytes.strip_prefix(b"-").filter(|letters| !letters.is_empty()) {
+            // Several in one word, of which the last may have the rest, or the next word, as its value.
+            let mut kept = vec![b'-'];
+            for (at, letter) in letters.iter().enumerate() {
+                let option = command.get_arguments().find(|option| option.get_short() == Some(char::from(*letter)));
+                let Some(option) = option.filter(|option| option.get_action().takes_values()) else {
+                    kept.push(*letter);
+                    continue;
+                };
+                let rest = &letters[at + 1..];
+                let value = if rest.is_empty() && has_value(option) { words.next() } else { None };
+                if !is_own(option) {
+                    kept.push(*letter);
+                    kept.extend(rest);
+                    shared.push(OsString::from_vec(std::mem::replace(&mut kept, vec![b'-'])));
+                    shared.extend(value);
+                }
+                break;
+            }
+            if kept.len() > 1 {
+                shared.push(OsString::from_vec(kept));
+            }
+        } else {
             shared.push(word);
         }
     }
     shared
+}
+
+/// The option that has this name, or this other name.
+fn by_name<'a>(command: &'a clap::Command, name: &str) -> Option<&'a Arg> {
+    command.get_arguments().find(|option| {
+        option.get_long() == Some(name) || option.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+    })
 }
 
 /// Waits for one to end; its place and exit status.
@@ -176,8 +221,18 @@ mod tests {
 
     #[test]
     fn each_container_gets_the_words_that_are_not_its_own() {
-        let words = "--root /r restore -d --container a --dir=D --container=b --jobs 2 -D x -Dy --no-verify --json --stdio null";
-        let shared = shared_words(words.split(' ').map(str::to_owned));
-        assert_eq!(shared, ["--root", "/r", "restore", "-d", "--no-verify", "--stdio", "null"]);
+        let given = "--root /r restore -d --container a --dir=D --container=b --jobs 2 -D x -Dy --no-verify --json --stdio null";
+        let of = |words: &str| -> Vec<String> {
+            let shared = shared_words(words.split(' ').map(OsString::from));
+            shared.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(of(given), ["--root", "/r", "restore", "-d", "--no-verify", "--stdio", "null"]);
+        // In one word with others, and as a value.
+        assert_eq!(
+            of("restore -dD x -dDy -sdDz -W -Dw -o log"),
+            ["restore", "-d", "-d", "-sd", "-W", "-Dw", "-o", "log"]
+        );
+        assert_eq!(of("restore --image-path x --images-dir=y -xdW work -v4"), ["restore", "-xdW", "work", "-v4"]);
+        assert_eq!(of("restore -dWwork --manage-cgroups --container a"), ["restore", "-dWwork", "--manage-cgroups"]);
     }
 }

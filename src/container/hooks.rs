@@ -1,20 +1,84 @@
-//! The hooks of a bundle that belong to a restore: `prestart` and `createRuntime`, when the namespaces are there.
+//! The hooks of a bundle that belong to a restore, `prestart` and `createRuntime`, when the namespaces are there; and `poststop`,
+//! when a checkpoint has ended the container, or the restore that waited for its end.
 //!
-//! Only those of the bundle's config.json: nothing in images or annotations makes crr run a program.
+//! Only those of the bundle's config.json, or of what the runtime has made of it: nothing in images or annotations makes crr run
+//! a program.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
 use crate::error::{Error, Result};
-use crate::oci::Hook;
+use crate::oci::{Container, Hook, Record, State};
 
 /// How often a hook with a time limit is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// So much of what a hook that failed has said is told.
 const SAID_LIMIT: u64 = 4096;
+
+/// What is run when a container is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Poststop {
+    hooks: Vec<Hook>,
+    /// What each gets.
+    state: Value,
+    bundle: PathBuf,
+}
+
+impl Poststop {
+    /// That of a container; `None` if its bundle has none.
+    pub(super) fn of(container: &Container) -> Option<Self> {
+        let (hooks, version) = match container.record() {
+            Record::Runc(state) => return Self::of_runc(state),
+            Record::Crun(_, spec) => {
+                let config: Value = serde_json::from_slice(spec.bytes()).unwrap_or_default();
+                (spec.hooks().poststop, config["ociVersion"].as_str().unwrap_or_default().to_owned())
+            }
+        };
+        let annotations = container.configuration().annotations;
+        Self::new(hooks, &version, container.id().as_str(), container.bundle(), annotations.into_iter().collect())
+    }
+
+    /// That of a container of runc's.
+    pub(super) fn of_runc(state: &State) -> Option<Self> {
+        let annotations = state.labels().filter(|(name, _)| *name != "bundle");
+        let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self::new(state.poststop(), state.oci_version(), state.id(), state.bundle(), annotations)
+    }
+
+    fn new(
+        hooks: Vec<Hook>,
+        version: &str,
+        id: &str,
+        bundle: Option<&Path>,
+        annotations: BTreeMap<String, String>,
+    ) -> Option<Self> {
+        let bundle = bundle.unwrap_or(Path::new("/")).to_path_buf();
+        let mut state = json!({ "ociVersion": version, "id": id, "status": "stopped", "bundle": bundle });
+        if !annotations.is_empty() {
+            state["annotations"] = json!(annotations);
+        }
+        (!hooks.is_empty()).then_some(Self { hooks, state, bundle })
+    }
+
+    /// Runs all of them, and says which have failed.
+    pub(super) fn run(&self) -> Vec<String> {
+        let Self { hooks, state, bundle } = self;
+        let place = if bundle.is_dir() { bundle } else { Path::new("/") };
+        let failed = hooks.iter().filter_map(|hook| run_one(hook, state, place).err());
+        let told = |error: Error| match std::error::Error::source(&error) {
+            Some(source) => format!("cannot {error}: {source}"),
+            None => error.to_string(),
+        };
+        failed.map(told).collect()
+    }
+}
 
 /// Runs them one after the other, each with the container's `state` on its standard input.
 ///
