@@ -33,6 +33,7 @@ mod locks;
 mod moved;
 mod network;
 mod options;
+mod pages;
 mod parent_death;
 mod remaps;
 mod restore;
@@ -77,7 +78,9 @@ fn test(name: impl Into<String>, needs: &'static [Need], run: impl FnOnce() -> O
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = kill::as_helper().or_else(container::as_helper).or_else(bed::as_helper) {
+    if let Some(code) =
+        kill::as_helper().or_else(container::as_helper).or_else(bed::as_helper).or_else(pages::as_helper)
+    {
         return code;
     }
     let arguments = Arguments::from_args();
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
     trials.extend(trust::trials());
     trials.extend(moved::trials());
     trials.extend(options::trials());
+    trials.extend(pages::trials());
     trials.extend(parent_death::trials());
     trials.extend(words::trials());
     trials.extend(leftovers::trials());

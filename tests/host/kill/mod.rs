@@ -84,13 +84,13 @@ fn directory_is_as_before(directory: &Path, was_there: bool) -> Outcome {
 }
 
 /// The tree runs on, whole, and nothing of CRIU is in it.
-fn runs_on(victim: &Victim, tree: &[i32]) -> Outcome {
+pub(crate) fn runs_on(victim: &Victim, tree: &[i32]) -> Outcome {
     no_parasite(tree)?;
     goes_on(victim, tree)
 }
 
 /// The tree runs on, whole.
-fn goes_on(victim: &Victim, tree: &[i32]) -> Outcome {
+pub(crate) fn goes_on(victim: &Victim, tree: &[i32]) -> Outcome {
     // A restore may change the order of siblings.
     let (before, now) = (BTreeSet::from_iter(tree.iter().copied()), BTreeSet::from_iter(victim.tree()));
     ensure!(before == now, "the tree was {before:?} and is {now:?}");
@@ -143,7 +143,7 @@ fn next_round_trip_passes(victim: &mut Victim, directory: &Path, more: &[&str]) 
 }
 
 /// Waits until a process has ended; it may be a zombie whose parent takes its time.
-fn await_end(pid: i32) -> Outcome {
+pub(crate) fn await_end(pid: i32) -> Outcome {
     until(format_args!("the end of PID {pid}"), SOON, || {
         matches!(victim::state(pid), None | Some('Z' | 'X')).then_some(())
     })
