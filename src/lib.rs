@@ -27,6 +27,7 @@ pub mod escape;
 pub mod event;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hook;
 pub mod host;
 pub mod images;
 pub mod log;

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["preflight", "readiness"],
     &["dump", "restore"],
     &["container"],
-    &["peer"],
+    &["hook", "peer"],
     &["migrate"],
     &["fuzz"],
 ];

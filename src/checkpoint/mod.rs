@@ -58,8 +58,8 @@ pub use self::remap::{PutBack, Remap, Remaps, links};
 pub use self::room::room;
 pub use self::sums::{Sum, Sums};
 pub use self::tree::{RecordedCgroup, RecordedTask};
-pub(crate) use self::trust::open_directory;
 pub use self::trust::{Caller, Trust};
+pub(crate) use self::trust::{open_directory, open_place};
 use crate::error::{DirectoryProblem, Error, Result};
 
 /// A checkpoint directory, opened once: what is checked is what CRIU gets.

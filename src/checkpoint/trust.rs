@@ -50,7 +50,7 @@ impl Caller {
         Self { uid: if real == 0 { sudo.unwrap_or(0) } else { real } }
     }
 
-    pub(super) fn may_own(self, stat: &FileStat) -> bool {
+    pub(crate) fn may_own(self, stat: &FileStat) -> bool {
         stat.st_uid == 0 || stat.st_uid == self.uid
     }
 }

@@ -58,7 +58,6 @@ pub(crate) enum Code {
     Cancelled = 82,
     PidTaken = 83,
     Unknown = 84,
-    #[allow(dead_code, reason = "the policy is next")]
     Policy = 85,
     TreeChanged = 90,
 }
@@ -122,6 +121,7 @@ impl Code {
             Problem::NoSuchPeer { .. } => Self::NotThere,
             Problem::Unknown { .. } | Problem::Wrong { .. } | Problem::NotLetIn { .. } => Self::Unknown,
             Problem::Handshake { .. } | Problem::Late { .. } => Self::Unknown,
+            Problem::Nothing { .. } | Problem::Refused { .. } => Self::Policy,
             _ => Self::Internal,
         }
     }

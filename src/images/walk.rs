@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::cgroup::Cgroups;
+use super::message::Messages;
 use super::record::{Reader, Record};
 use super::*;
 use crate::proto::images::{ghost_file, ipc_shm, pipe_data, sk_packet};
@@ -90,7 +91,9 @@ pub(crate) fn fuzz(data: &[u8]) {
         if first == word(0) && (second.is_none() || second == word(4)) {
             // Errors are what most inputs deserve.
             let path = PathBuf::from(kind.file_name(1));
-            let _ = Reader::new(data, data.len() as u64, path, kind).and_then(|reader| walk(reader, kind));
+            let reader = || Reader::new(data, data.len() as u64, path.clone(), kind);
+            let _ = reader().and_then(|reader| walk(reader, kind));
+            let _ = reader().map(|reader| Messages::new(reader, kind).count());
         }
     }
 }

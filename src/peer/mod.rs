@@ -28,6 +28,7 @@ mod enrolled;
 mod fingerprint;
 mod key;
 mod name;
+pub mod policy;
 mod problem;
 pub mod tls;
 

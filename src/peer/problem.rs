@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::policy::{Section, Violation};
 use super::{Fingerprint, Name};
 use crate::error::Distrust;
 
@@ -132,6 +133,18 @@ pub enum Problem {
         /// The limit.
         limit: Duration,
     },
+    /// The policy does not let a peer bring anything at all.
+    #[error("the policy lets nothing in: {section} allows nothing")]
+    Nothing {
+        /// The section.
+        section: Section,
+    },
+    /// Images ask for what the policy does not allow. CRIU was not started.
+    #[error("the policy does not allow {} thing(s) in the images: {}", violations.len(), violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; "))]
+    Refused {
+        /// Everything that is not allowed.
+        violations: Vec<Violation>,
+    },
     /// A peer's address is not known.
     #[error("no address is known for the peer `{name}`")]
     NoAddress {
@@ -170,6 +183,12 @@ impl Problem {
             Self::NotLetIn { own, .. } => format!("on that host: crr peer add NAME {own}"),
             Self::Handshake { .. } => "see that a `crr serve` of this version listens there".into(),
             Self::Late { .. } => "see that a `crr serve` listens there, and try again".into(),
+            Self::Nothing { section } => {
+                format!(
+                    "say what it may bring in serve.toml there, below {section}; `unrestricted = true` makes it root"
+                )
+            }
+            Self::Refused { .. } => "change the program, or the lines of serve.toml that are named".into(),
             Self::Damaged { .. } | Self::NoKey { .. } => return None,
             Self::Name { .. } | Self::Fingerprint { .. } | Self::Address { .. } => return None,
         })

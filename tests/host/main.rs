@@ -35,6 +35,7 @@ mod network;
 mod options;
 mod pages;
 mod parent_death;
+mod policy;
 mod remaps;
 mod restore;
 mod self_test;
@@ -108,6 +109,7 @@ fn main() -> ExitCode {
     trials.extend(options::trials());
     trials.extend(pages::trials());
     trials.extend(parent_death::trials());
+    trials.extend(policy::trials());
     trials.extend(words::trials());
     trials.extend(leftovers::trials());
     trials.extend(container::trials());
