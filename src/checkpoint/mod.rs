@@ -14,6 +14,7 @@
 //! | CRIU kills the tree | DIR whole, without sums |
 //! | [`Record::write`] with sums | DIR whole |
 
+mod attributes;
 mod container;
 mod directory;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
+pub use self::attributes::Attributes;
 pub use self::container::{
     ImagesKind, NetworkKind, RecordedContainer, RecordedEntry, RecordedFile, RecordedInterface, RecordedNamespace,
     RecordedTmpfs,

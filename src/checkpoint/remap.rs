@@ -18,6 +18,7 @@ use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::linkat;
 use serde::{Deserialize, Serialize};
 
+use super::attributes::Attributes;
 use super::directory::Directory;
 use super::manifest::{make_copy, store, store_copy};
 use super::names::REMAPS;
@@ -49,6 +50,9 @@ pub struct Remap {
     pub other: Option<PathBuf>,
     /// The file at the dump.
     pub seen: Seen,
+    /// Its extended attributes, each value in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Attributes::is_empty")]
+    pub attributes: Attributes,
     /// Its name in `DIR/remaps`, where its content is kept; absent for what is no plain file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<u32>,
@@ -187,12 +191,15 @@ fn keep(root: &Root, store: &Directory, number: u32, path: PathBuf) -> Result<Re
     let (parent, name) = root.parent(&path)?;
     let seen = look(&parent, name)?.ok_or_else(|| Error::io("find", parent.path_of(name))(Errno::ENOENT.into()))?;
     let kept = (seen.kind() == SFlag::S_IFREG).then_some(number);
+    let mut attributes = Attributes::default();
     if kept.is_some() {
-        let from = parent.file(name).map_err(Error::io("read", parent.path_of(name)))?;
+        let failed = || Error::io("read", parent.path_of(name));
+        let from = parent.file(name).map_err(failed())?;
+        attributes = Attributes::of(&from).map_err(failed())?;
         store_copy(&from, store, number)?;
     }
     let other = other_name(&parent, &seen)?.map(|name| path.with_file_name(name));
-    Ok(Remap { path, other, seen, kept })
+    Ok(Remap { path, other, seen, attributes, kept })
 }
 
 /// Another name of the file in the directory, but none of CRIU's.
@@ -223,8 +230,14 @@ fn make(root: &Root, checkpoint: &Directory<impl AsFd>, remap: &Remap) -> Result
     let taken = || Error::RemapTaken { path: root.path_of(&remap.path) };
     if let Some(found) = look(&parent, name)? {
         // Left by a dump or restore that was killed.
-        let is_ours = found.is_same_file(&remap.seen) || is_copy(checkpoint, &parent, name, remap, &found)?;
-        return if is_ours { Ok(found) } else { Err(taken()) };
+        if found.is_same_file(&remap.seen) {
+            return Ok(found);
+        }
+        return match is_copy(checkpoint, &parent, name, remap, &found)? {
+            // It may have been killed before they were there.
+            true => give_attributes(&parent, name, remap).map(|()| found),
+            false => Err(taken()),
+        };
     }
     if let Some(linked) = link(&parent, name, remap)? {
         return Ok(linked);
@@ -234,7 +247,19 @@ fn make(root: &Root, checkpoint: &Directory<impl AsFd>, remap: &Remap) -> Result
     if !make_copy(&checkpoint.directory(OsStr::new(REMAPS))?, number, &remap.seen, &parent, name)? {
         return Err(taken());
     }
+    if let Err(error) = give_attributes(&parent, name, remap) {
+        parent.unlink(name, Type::File)?;
+        return Err(error);
+    }
     look(&parent, name)?.ok_or_else(missing)
+}
+
+fn give_attributes(parent: &Directory, name: &OsStr, remap: &Remap) -> Result<()> {
+    if remap.attributes.is_empty() {
+        return Ok(());
+    }
+    let given = parent.file(name).and_then(|file| remap.attributes.apply(&file));
+    given.map_err(Error::io("set the extended attributes of", parent.path_of(name)))
 }
 
 /// A hard link to the other name, if that is still the file.

@@ -129,7 +129,8 @@ impl Network {
         let address = |(local, remote)| Connection { local, remote };
         let connections: Vec<Connection> = self.connections.addresses().map(address).collect();
         let made = self.locks.map(|locks| locks.made_by(criu)).unwrap_or_default();
-        let unlocked = in_network_of(tasks, || unlock(&made, &connections));
+        let is_own = foreign_network(tasks).is_some();
+        let unlocked = in_network_of(tasks, || unlock(&made, &connections, is_own));
         match unlocked {
             Some(mut unlocked) => {
                 salvaged.put_right.append(&mut unlocked.put_right);
@@ -159,13 +160,16 @@ fn in_network_of<T: Send>(tasks: &[Expected], act: impl FnOnce() -> T + Send) ->
     })
 }
 
-/// Removes the locks of this dump that are in force in the thread's network namespace.
-fn unlock(made: &[Lock], connections: &[Connection]) -> Salvaged {
+/// Removes the locks of this dump that are in force in the thread's network namespace. In one of the tree's own, `is_own`, the
+/// chain of iptables drops all that the tree sends and gets: as that runs on, nobody wants it.
+fn unlock(made: &[Lock], connections: &[Connection], is_own: bool) -> Salvaged {
     let owner = Owner { run_id: None, connections };
     let mut salvaged = Salvaged::default();
     let Locks { found, unread } = Locks::look();
     salvaged.left.extend(unread.into_iter().map(|what| format!("network locks that could not be looked at: {what}")));
-    for lock in found.into_iter().filter(|lock| made.contains(lock) || lock.belongs_to(owner)) {
+    let is_ours =
+        |lock: &Lock| made.contains(lock) || lock.belongs_to(owner) || is_own && matches!(lock, Lock::Chain { .. });
+    for lock in found.into_iter().filter(is_ours) {
         match lock.remove() {
             Ok(()) => salvaged.put_right.push(format!("{lock}, which is gone now")),
             Err(error) => {

@@ -112,14 +112,8 @@ impl Examination<'_> {
     fn turn_on(&mut self) {
         let mut list: Vec<(&'static str, Need, Vec<String>)> = Vec::new();
         let needs = &self.needs;
-        let switches = [
-            ("shell-job", &needs.shell_job),
-            ("ext-unix-sk", &needs.ext_unix_sk),
-            ("file-locks", &needs.file_locks),
-            ("link-remap", &needs.link_remap),
-            ("tcp-close", &needs.tcp_close),
-        ];
-        for (word, need) in switches {
+        let switches = needs.switches().map(|(need, switch)| (switch.word(), need));
+        for (word, need) in switches.into_iter().chain([("tcp-close", &needs.tcp_close)]) {
             list.extend(need.clone().map(|need| (word, need, vec![format!("--{word}")])));
         }
         if let Some((bytes, need)) = &needs.ghost_limit {

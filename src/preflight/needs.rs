@@ -43,27 +43,35 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// The switches, on or off.
+    pub(super) fn switches(&self) -> [(&Option<Need>, DumpSwitch); 4] {
+        [
+            (&self.shell_job, DumpSwitch::ShellJob),
+            (&self.ext_unix_sk, DumpSwitch::ExtUnixSk),
+            (&self.file_locks, DumpSwitch::FileLocks),
+            (&self.link_remap, DumpSwitch::LinkRemap),
+        ]
+    }
+
+    /// Those of them that are on.
+    fn turned_on(&self) -> impl Iterator<Item = DumpSwitch> {
+        self.switches().into_iter().filter(|(need, _)| need.is_some()).map(|(_, switch)| switch)
+    }
+
     /// The words that have to be added to a `crr dump` (or `criu dump`) command line.
     pub fn arguments(&self) -> Vec<String> {
         let Self {
-            shell_job,
-            ext_unix_sk,
-            file_locks,
-            link_remap,
+            shell_job: _,
+            ext_unix_sk: _,
+            file_locks: _,
+            link_remap: _,
             tcp_close,
             ghost_limit,
             network_lock_nftables,
             external,
         } = self;
-        let mut words = Vec::new();
-        let switches = [
-            (shell_job, "--shell-job"),
-            (ext_unix_sk, "--ext-unix-sk"),
-            (file_locks, "--file-locks"),
-            (link_remap, "--link-remap"),
-            (tcp_close, "--tcp-close"),
-        ];
-        words.extend(switches.into_iter().filter(|(need, _)| need.is_some()).map(|(_, word)| word.to_owned()));
+        let mut words: Vec<String> = self.turned_on().map(|switch| format!("--{}", switch.word())).collect();
+        words.extend(tcp_close.iter().map(|_| "--tcp-close".to_owned()));
         if let Some((bytes, _)) = ghost_limit {
             words.extend(["--ghost-limit".to_owned(), bytes.to_string()]);
         }
@@ -79,22 +87,16 @@ impl Needs {
     /// Turns them on in `options`.
     pub fn apply(&self, options: &mut DumpOptions) {
         let Self {
-            shell_job,
-            ext_unix_sk,
-            file_locks,
-            link_remap,
+            shell_job: _,
+            ext_unix_sk: _,
+            file_locks: _,
+            link_remap: _,
             tcp_close,
             ghost_limit,
             network_lock_nftables,
             external,
         } = self;
-        let switches = [
-            (shell_job, DumpSwitch::ShellJob),
-            (ext_unix_sk, DumpSwitch::ExtUnixSk),
-            (file_locks, DumpSwitch::FileLocks),
-            (link_remap, DumpSwitch::LinkRemap),
-        ];
-        options.switches.extend(switches.into_iter().filter(|(need, _)| need.is_some()).map(|(_, switch)| switch));
+        options.switches.extend(self.turned_on());
         if tcp_close.is_some() && options.tcp == Tcp::Refuse {
             options.tcp = Tcp::Close;
         }

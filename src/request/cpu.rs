@@ -16,7 +16,8 @@ pub enum CpuCapabilities {
     Fpu,
     /// All CPU features.
     Cpu,
-    /// Instructions that matter to programs.
+    /// Instructions that matter to programs. The option's word; records of before have the whole one.
+    #[serde(rename = "ins", alias = "instructions")]
     Instructions,
     /// All of these.
     All,
@@ -59,5 +60,20 @@ impl CpuInfoOptions {
             capabilities.write(&mut opts);
         }
         Ok(opts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_the_options_words_and_older_ones_are_read() {
+        let written = |capabilities| serde_json::to_string(&capabilities).unwrap();
+        use CpuCapabilities::{All, Cpu, Fpu, Instructions, None};
+        assert_eq!([None, Fpu, Cpu, Instructions, All].map(written).join(" "), r#""none" "fpu" "cpu" "ins" "all""#);
+        for old in [r#""ins""#, r#""instructions""#] {
+            assert_eq!(serde_json::from_str::<CpuCapabilities>(old).unwrap(), Instructions);
+        }
     }
 }

@@ -3,9 +3,15 @@
 //! CRIU kills what it made when its client goes away or refuses. A CRIU that is killed itself leaves its tasks in the middle
 //! of being restored. While a restore is under way this process is a child subreaper, so that such orphans become its own
 //! children and nobody else's.
+//!
+//! Several restores may be under way in one process: it is a subreaper until the last of them is through, and each knows its
+//! tasks by their PIDs. Of trees with PID namespaces of their own only one at a time: nothing tells whose an orphan in such a
+//! namespace is.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -33,28 +39,79 @@ pub(super) struct Remains {
     pids: BTreeSet<i32>,
     /// This process's PID namespace.
     namespace: Option<PathBuf>,
-    /// Whether this process became a child subreaper for the restore.
-    adopting: bool,
+    /// Whether the tree brings a PID namespace of its own, where all of its numbers are free.
+    is_inside: bool,
+    /// That this process adopts orphans.
+    adopting: Option<Adopting>,
+}
+
+/// The restores that are under way in this process.
+#[derive(Debug, Default)]
+struct UnderWay {
+    all: usize,
+    /// Of trees with PID namespaces of their own.
+    inside: usize,
+    /// Whether this process became a child subreaper for them.
+    turned_on: bool,
+}
+
+static UNDER_WAY: Mutex<UnderWay> = Mutex::new(UnderWay { all: 0, inside: 0, turned_on: false });
+
+/// Keeps this process a child subreaper.
+#[derive(Debug)]
+struct Adopting {
+    is_inside: bool,
+}
+
+impl Adopting {
+    fn begin(is_inside: bool) -> Result<Self> {
+        let failed = |errno: Errno| Error::system("become a child subreaper", errno);
+        let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_inside && under_way.inside > 0 {
+            let what = "this process is restoring another one; use a process for each";
+            return Err(Error::system(
+                "restore a tree with a PID namespace of its own",
+                io::Error::new(io::ErrorKind::ResourceBusy, what),
+            ));
+        }
+        if under_way.all == 0 && !get_child_subreaper().map_err(failed)? {
+            set_child_subreaper(true).map_err(failed)?;
+            under_way.turned_on = true;
+        }
+        under_way.all += 1;
+        under_way.inside += usize::from(is_inside);
+        Ok(Self { is_inside })
+    }
+}
+
+impl Drop for Adopting {
+    fn drop(&mut self) {
+        let mut under_way = UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.all -= 1;
+        under_way.inside -= usize::from(self.is_inside);
+        if under_way.all == 0 && std::mem::take(&mut under_way.turned_on) {
+            // Cannot fail: it has succeeded before.
+            let _ = set_child_subreaper(false);
+        }
+    }
 }
 
 impl Remains {
-    /// From here on orphans of `criu`, which is to restore `pids`, become children of this process.
+    /// From here on orphans of `criu`, which is to restore `pids`, become children of this process. Without `pids` the tree has
+    /// a PID namespace of its own.
+    ///
+    /// # Errors
+    /// [`Error::System`] with [`io::ErrorKind::ResourceBusy`] within if this process is restoring another one of these.
     pub(super) fn watch(criu: i32, pids: BTreeSet<i32>) -> Result<Self> {
-        let failed = |errno: Errno| Error::system("become a child subreaper", errno);
-        let adopting = !get_child_subreaper().map_err(failed)?;
-        if adopting {
-            set_child_subreaper(true).map_err(failed)?;
-        }
+        let is_inside = pids.is_empty();
+        let adopting = Some(Adopting::begin(is_inside)?);
         let namespace = namespace_of(std::process::id());
-        Ok(Self { criu, since_ticks: ticks_since_boot()?, pids, namespace, adopting })
+        Ok(Self { criu, since_ticks: ticks_since_boot()?, pids, namespace, is_inside, adopting })
     }
 
     /// The tree runs, and is nobody's remains: its orphans are not this process's.
     pub(super) fn release(&mut self) {
-        if std::mem::take(&mut self.adopting) {
-            // Cannot fail: it has succeeded before.
-            let _ = set_child_subreaper(false);
-        }
+        self.adopting = None;
     }
 
     /// Sends all that the restore made a SIGKILL, and waits for nothing.
@@ -106,16 +163,11 @@ impl Remains {
             false
         };
         let young = processes.iter().filter(|(pid, stat)| **pid != self.criu && stat.starttime >= self.since_ticks);
-        let ours = |pid: &i32| {
-            self.pids.contains(pid) || namespace_of(pid.unsigned_abs()).is_some_and(|own| Some(own) != self.namespace)
+        let ours = |pid: &i32| match self.is_inside {
+            false => self.pids.contains(pid),
+            true => namespace_of(pid.unsigned_abs()).is_some_and(|own| Some(own) != self.namespace),
         };
         young.map(|(pid, _)| *pid).filter(|pid| ours(pid) && descends(*pid)).collect()
-    }
-}
-
-impl Drop for Remains {
-    fn drop(&mut self) {
-        self.release();
     }
 }
 
@@ -145,6 +197,23 @@ fn ticks_since_boot() -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restores_beside_each_other_share_the_flag_and_only_one_has_a_pid_namespace() {
+        let flag = || get_child_subreaper().unwrap();
+        let plain = || BTreeSet::from([i32::MAX]);
+        let mut first = Remains::watch(1, plain()).unwrap();
+        let second = Remains::watch(1, plain()).unwrap();
+        let inside = Remains::watch(1, BTreeSet::new()).unwrap();
+        let refused = Remains::watch(1, BTreeSet::new()).unwrap_err();
+        assert!(refused.to_string().contains("PID namespace of its own"), "{refused}");
+        first.release();
+        drop(inside);
+        assert!(flag(), "the second is under way");
+        drop(Remains::watch(1, BTreeSet::new()).unwrap());
+        drop(second);
+        assert!(!flag(), "none is under way");
+    }
 
     #[test]
     fn this_process_started_before_now() {

@@ -10,6 +10,7 @@ mod dumped;
 mod elsewhere;
 mod need;
 mod programs;
+mod rounds;
 mod situations;
 mod spawning;
 mod state;

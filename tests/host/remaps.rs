@@ -19,6 +19,9 @@ const NEEDS: &[Need] = &[Root, Criu, Cc, Netns];
 /// The situation of a file that has another name in the same directory.
 const LINKED: &str = "unlinked_linked";
 
+/// An extended attribute that any file system of a host has; /tmp may be a tmpfs, which only later kernels give those of users.
+const ATTRIBUTE: &str = "trusted.crr";
+
 /// Whether the name that the file still has is taken away after the first restore.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OtherName {
@@ -74,10 +77,21 @@ fn came_back(victim: &mut Victim, tree: &[i32], after: &str) -> Outcome {
     victim.await_gone(tree)
 }
 
+/// The value of a file's [`ATTRIBUTE`].
+fn attribute_of(path: &Path) -> Option<Vec<u8>> {
+    let mut value = [0; 64];
+    let length = rustix::fs::getxattr(path, ATTRIBUTE, &mut value[..]).ok()?;
+    Some(value[..length].to_vec())
+}
+
 fn by_criu(situation: &str, other: OtherName) -> Outcome {
     let mut victim = start(situation)?;
     let (images, tree) = (victim.images(), victim.tree());
     fs::create_dir(&images)?;
+    if other == OtherName::Goes {
+        let file = victim.directory().join("work/other-name");
+        rustix::fs::setxattr(&file, ATTRIBUTE, b"kept", rustix::fs::XattrFlags::empty())?;
+    }
     let pid = victim.pid().to_string();
     crr::criu("dump", &images, ["-t", &pid, "--link-remap"], SOON)?.must_pass("criu dump")?;
     victim.await_gone(&tree)?;
@@ -89,9 +103,14 @@ fn by_criu(situation: &str, other: OtherName) -> Outcome {
     none_left(&victim, "the dump")?;
     for time in 1..=3 {
         let put_back = remaps.put_back(root, &directory, &images)?;
+        let attribute = link_remaps(&victim)?.first().and_then(|path| attribute_of(path));
         crr::criu("restore", &images, ["-d", "--link-remap"], SOON)?.must_pass(&format!("criu restore {time}"))?;
         put_back.clear()?;
         came_back(&mut victim, &tree, &format!("restore {time}"))?;
+        if other == OtherName::Goes && time == 2 {
+            // Made anew, from what was kept.
+            ensure!(attribute == Some(b"kept".to_vec()), "its extended attribute is {attribute:?}");
+        }
         if other == OtherName::Goes && time == 1 {
             fs::remove_file(victim.directory().join("work/other-name"))?;
         }

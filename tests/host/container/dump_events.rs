@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::crr::{self, Ran, Running};
 use crate::need::Need::{self, Busybox, Cgroups, Criu, Netns, Root};
+use crate::rounds::rounds;
 use crate::until::{SOON, until};
 use crate::{Outcome, ensure, test, victim};
 
@@ -227,7 +228,7 @@ fn connected() -> Outcome {
 }
 
 fn clients() -> Outcome {
-    const DUMPS: u32 = 200;
+    let dumps = rounds(200);
     let bed = Bed::new(Runc11)?;
     let mut namespace = NetworkNamespace::create(&bed, "net")?;
     let inside = namespace.connect()?.inside;
@@ -251,9 +252,9 @@ fn clients() -> Outcome {
             Ok(())
         })
     };
-    let dumps = (|| -> Outcome {
+    let all = (|| -> Outcome {
         let (mut passed, mut unlocked) = (0, 0);
-        for _ in 0..DUMPS {
+        for _ in 0..dumps {
             let images = bed.path("images");
             let more = ["--leave-running", "--tcp-established", "--skip-in-flight", "--no-sync", "--no-hash"];
             let ran = dump(&bed, &container, &images, &more)?;
@@ -267,13 +268,13 @@ fn clients() -> Outcome {
             }
             ensure!(!client.is_finished(), "the client has given up");
         }
-        ensure!(passed > DUMPS / 2, "only {passed} dumps passed");
+        ensure!(passed > dumps / 2, "only {passed} dumps passed");
         ensure!(unlocked < passed, "no connection was ever there");
         Ok(())
     })();
     done.store(true, Ordering::SeqCst);
     let client = client.join().map_err(|_| "the client panicked")?;
-    dumps?;
+    all?;
     client.map_err(|error| format!("after {} answers: {error}", answered.load(Ordering::SeqCst)))?;
     ensure!(answered.load(Ordering::SeqCst) > 100, "only {} answers", answered.load(Ordering::SeqCst));
     Ok(())

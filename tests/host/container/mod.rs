@@ -35,6 +35,7 @@ mod foreground;
 mod hooks;
 mod interop;
 mod kept;
+mod locks;
 mod namespaces;
 mod podman;
 mod restored_networks;
@@ -72,6 +73,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(several::trials());
     trials.extend(interop::trials());
     trials.extend(kept::trials());
+    trials.extend(locks::trials());
     trials.extend(tmpfs::trials());
     trials.extend(wild::trials());
     trials.extend(written_states::trials());

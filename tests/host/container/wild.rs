@@ -13,6 +13,7 @@ use crate::crr::Running;
 use crate::kill::frozen::{Cage, Version, no_guard};
 use crate::kill::paused::{KILLED, Kill, Paused};
 use crate::need::Need::{self, Busybox, Cc, Cgroup2, Cgroups, Criu, Netns, Root};
+use crate::rounds::rounds;
 use crate::until::until;
 use crate::{Outcome, crr, ensure, programs, test};
 
@@ -71,7 +72,7 @@ fn passes(runtime: Runtime) -> Outcome {
     output.await_numbers(2)?;
     let cage = cage(&bed, &container)?;
     let mut repeated = 0;
-    for _ in 0..5 {
+    for _ in 0..rounds(5) {
         let ran =
             Running::start(&mut dump(&bed, &container, &["--leave-running"]))?.end(LIMIT)?.must_pass("crr dump")?;
         let report: Value = serde_json::from_str(&ran.stdout)?;

@@ -15,6 +15,7 @@ use super::goes_on;
 use super::paused::{KILLED, Kill, Paused};
 use crate::crr::Running;
 use crate::need::Need::{self, Cc, Cgroup2, Criu, Netns, Root};
+use crate::rounds::rounds;
 use crate::until::{SOON, until};
 use crate::victim::Victim;
 use crate::{Outcome, crr, ensure, programs, test};
@@ -203,7 +204,7 @@ fn group_and_session(pid: i32) -> Result<(String, String), Failed> {
 fn passes(version: Version) -> Outcome {
     let caged = Caged::start(version, "tree", &["5"])?;
     let tree = caged.victim.tree();
-    for _ in 0..3 {
+    for _ in 0..rounds(3) {
         let ran = Running::start(&mut caged.dump(&["--leave-running"]))?.end(SOON)?.must_pass("crr dump")?;
         ensure!(!ran.stderr.contains("cgroup"), "{}", ran.stderr);
         ensure!(!caged.cage.is_frozen(), "the cgroup is left frozen");
@@ -306,7 +307,7 @@ fn wild(version: Version) -> Outcome {
     // It may succeed by luck; if it does not, crr says what helps.
     ensure!(ran.passed() || ran.stderr.contains("--freeze-cgroup"), "{}", ran.stderr);
     caged.no_images()?;
-    for _ in 0..3 {
+    for _ in 0..rounds(3) {
         Running::start(&mut caged.dump(&["--leave-running"]))?.end(SOON)?.must_pass("a dump of a frozen tree")?;
         caged.must_run()?;
         caged.no_images()?;
