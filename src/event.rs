@@ -126,6 +126,11 @@ impl<'operation> Event<'operation> {
         self.pid
     }
 
+    /// The PID of the CRIU that waits, for as long as it does.
+    pub(crate) fn criu_pid(&self) -> i32 {
+        self.channel.pid()
+    }
+
     /// The descriptor that came with [`EventKind::OrphanPtsMaster`].
     pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptor.take()

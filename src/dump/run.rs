@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::host::cgroup::freezer::Freezer;
 use crate::host::netlock::Ledger;
+use crate::host::{Awake, Hurry};
 use crate::operation::{Dumped, Interrupt, Operation, Session, Wish, pause};
 use crate::process::{Aftermath, Expected};
 use crate::request::{Afterwards, ImageDirectory};
@@ -44,6 +45,16 @@ const ROOM_BYTES: u64 = 1 << 20;
 /// told to end the tree it is too late, and the dump succeeds. Dropping the future does what the first wish does, but nobody
 /// looks at what is left.
 pub async fn dump(
+    request: Request,
+    interrupt: Interrupt,
+    progress: impl FnMut(Progress),
+) -> Result<Report, Box<Failed>> {
+    let mut awake = Awake::keep();
+    pause("awake");
+    awake.during(from_look_to_report(request, interrupt, progress)).await
+}
+
+async fn from_look_to_report(
     mut request: Request,
     mut interrupt: Interrupt,
     mut progress: impl FnMut(Progress),
@@ -81,6 +92,7 @@ pub async fn dump(
         arena,
         freezer,
         hold: None,
+        hurry: None,
     };
 
     let driven = run.drive(session, request, &mut interrupt, |stage, written_bytes| {
@@ -133,6 +145,8 @@ struct Run {
     freezer: Option<Freezer>,
     /// What watches over it then.
     hold: Option<Hold>,
+    /// While the tree stands still.
+    hurry: Option<Hurry>,
 }
 
 impl Run {
@@ -158,6 +172,7 @@ impl Run {
             let_go(dump, &error, interrupt).await;
             return Err(error);
         }
+        self.hurry = None;
         let fate = if self.afterwards == Afterwards::Kill { Fate::Ends } else { Fate::Lives };
         self.complaints.extend(self.hold.take().and_then(|hold| hold.end(fate)));
         if !dump.has_succeeded() {
@@ -218,6 +233,7 @@ impl Run {
             let is_last_chance = *event.kind() == EventKind::PostDump;
             pause(event.kind().name());
             if *event.kind() == EventKind::PreDump {
+                self.hurry = Some(Hurry::begin(event.criu_pid()));
                 self.freeze().await?;
             }
             if let Some(attendant) = self.attendant.as_mut().filter(|_| is_attended(event.kind())) {

@@ -1,12 +1,13 @@
 //! The machine that crr runs on: what of it decides whether processes can be dumped and restored here.
 //!
 //! Nothing here needs CRIU, and nothing changes a setting of the machine: what could be set differently is reported with the
-//! command that sets it.
+//! command that sets it. For as long as a dump or a restore takes, crr asks the kernel for [shorter waits](stand_back).
 
 mod capability;
 pub mod cgroup;
 mod environment;
 mod kernel;
+mod latency;
 mod links;
 pub mod netlink;
 pub mod netlock;
@@ -21,6 +22,8 @@ mod tcp;
 pub use capability::{Capabilities, Capability, WANTED};
 pub use environment::{Environment, UserNamespace, Wsl};
 pub use kernel::{CheckpointRestore, KernelRelease};
+pub use latency::stand_back;
+pub(crate) use latency::{Awake, Hurry};
 pub use links::{Link, in_network, links};
 pub use orphan::abort_orphan;
 pub use pids::{Taken, TakenBy, await_free, await_free_inside, taken, taken_inside};

@@ -23,10 +23,10 @@ use crate::checkpoint::Checkpoint;
 use crate::copy::{Enclosure, Writes};
 use crate::criu::{InetSockets, Search, programs};
 use crate::error::{Error, Result};
-use crate::host::await_free;
 use crate::host::cgroup::expect_moves;
+use crate::host::{Awake, await_free};
 use crate::images::Images;
-use crate::operation::Interrupt;
+use crate::operation::{Interrupt, pause};
 use crate::request::{CgroupMode, ImageDirectory, RestoreOptions};
 use crate::swrk::{Programs, Watch};
 
@@ -46,6 +46,14 @@ const DYING: Duration = Duration::from_secs(5);
 /// # Cancellation
 /// Dropping the future leaves nothing.
 pub async fn begin(request: Request) -> Result<Restoring> {
+    let mut awake = Awake::keep();
+    pause("awake");
+    let mut restoring = awake.during(checked(request)).await?;
+    restoring.awake = Some(awake);
+    Ok(restoring)
+}
+
+async fn checked(request: Request) -> Result<Restoring> {
     let Request { directory, criu, mut options, trust, verify, files, home, work, deadline, copy, surroundings } =
         request;
     let deadline = deadline.map(|deadline| Instant::now() + deadline);
@@ -165,6 +173,7 @@ pub async fn begin(request: Request) -> Result<Restoring> {
         is_copy: init.is_some(),
         failed: false,
         runs: false,
+        awake: None,
     };
     let checks = Checks { images, checkpoint, subject, verify, files, options: facts };
     let checking = tokio::task::spawn_blocking(move || checks.run());

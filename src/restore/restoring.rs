@@ -10,6 +10,7 @@ use super::undo::{Cancelled, Undo};
 use crate::copy::Enclosure;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventKind};
+use crate::host::Awake;
 use crate::host::cgroup::OwnCgroup;
 use crate::images::RestoreStatistics;
 use crate::operation::{Interrupt, Operation, Restored, Wish, pause};
@@ -38,6 +39,7 @@ pub struct Restoring {
     /// Whether CRIU has failed: then its log may tell why.
     pub(super) failed: bool,
     pub(super) runs: bool,
+    pub(super) awake: Option<Awake>,
 }
 
 /// A restore that succeeded.
@@ -118,7 +120,12 @@ impl Restoring {
             self.tree_runs();
         }
         let Some(operation) = self.operation.as_mut() else { return Ok(None) };
-        let mut event = match operation.next().await {
+        let next = operation.next();
+        let next = match self.awake.as_mut() {
+            Some(awake) => awake.during(next).await,
+            None => next.await,
+        };
+        let mut event = match next {
             Ok(Some(event)) => event,
             Ok(None) => return Ok(None),
             // That CRIU went away before it could say so changes nothing.
@@ -208,6 +215,7 @@ impl Restoring {
             lock.remove(&mut remarks);
         }
         let kept = kept.or_else(|| self.undo.take().map(|undo| undo.keep(&mut remarks)));
+        self.awake = None;
         let Some((cgroup, statistics, enclosure)) = kept else { return Err(Error::Closed { attempt: "restore" }) };
         Ok(Finished { pid, statistics, cgroup, enclosure, remarks })
     }

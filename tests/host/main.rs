@@ -29,6 +29,7 @@ mod hit_table;
 mod interop;
 mod joining;
 mod kill;
+mod latency;
 mod leftovers;
 mod locks;
 mod moved;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
     trials.extend(abandoned::trials());
     trials.extend(bad_input::trials());
     trials.extend(kill::trials());
+    trials.extend(latency::trials());
     trials.extend(interop::trials());
     trials.extend(joining::trials());
     trials.extend(damaged::trials());

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::container::{Runtime, no_busybox, no_cgroup2};
+use crate::latency::{LATENCY, turn_ns};
 use crate::world;
 
 /// One thing a test needs.
@@ -43,6 +44,10 @@ pub(crate) enum Need {
     Cgroup2,
     /// `podman`.
     Podman,
+    /// A kernel whose scheduler can be told how long a task's turns are.
+    Turns,
+    /// A kernel that can be told how long processors may take to wake up.
+    Latency,
     /// A container runtime: see tools/setup-runtimes.
     Runtime(Runtime),
 }
@@ -64,6 +69,8 @@ impl fmt::Display for Need {
             Self::Busybox => "busybox",
             Self::Cgroup2 => "cgroup2",
             Self::Podman => "podman",
+            Self::Turns => "turns",
+            Self::Latency => "latency",
             Self::Runtime(runtime) => runtime.name(),
         })
     }
@@ -91,6 +98,10 @@ impl Need {
             Self::Busybox => no_busybox(),
             Self::Cgroup2 => no_cgroup2(),
             Self::Podman => no_program("podman"),
+            Self::Turns => no_turns(),
+            Self::Latency => {
+                (!Path::new(LATENCY).exists()).then(|| format!("it needs `{LATENCY}`, which is not there"))
+            }
             Self::Runtime(runtime) => runtime.unmet(),
         }
     }
@@ -145,6 +156,12 @@ fn try_cgroups() -> Option<String> {
     let reason = probe.is_empty().then(|| format!("it needs cgroups that can be written: {}", refused.join("; ")));
     probe.remove_if_empty();
     reason
+}
+
+fn no_turns() -> Option<String> {
+    let since = ::crr::host::KernelRelease::running().is_ok_and(|kernel| kernel.at_least(6, 12));
+    let is_told = turn_ns(nix::unistd::getpid().as_raw()).is_some();
+    (!since || !is_told).then(|| "it needs Linux 6.12, and /proc/PID/sched".into())
 }
 
 fn no_program(name: &str) -> Option<String> {

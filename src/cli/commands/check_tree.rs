@@ -47,6 +47,8 @@ impl CheckTree {
 
     pub(crate) async fn run(self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
         must_be_root()?;
+        // The tree is at work.
+        crr::host::stand_back();
         let room = if self.dir.is_some() { Room::Check } else { Room::Ignore };
         let mut request = Request::new(self.pid.unwrap_or(i32::MAX), self.dir.unwrap_or_else(|| "DIR".into()));
         request.criu.clone_from(&global.criu);

@@ -186,6 +186,8 @@ impl DumpedCgroups {
 impl Dump {
     pub(crate) async fn run(self, global: &Global, output: &Output) -> Result<ExitCode, Failure> {
         super::super::must_be_root()?;
+        // Before there is a CRIU or a second thread.
+        crr::host::stand_back();
         if self.pid.is_none() {
             return self.run_containers(global, output).await;
         }

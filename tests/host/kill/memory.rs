@@ -122,6 +122,10 @@ fn interrupted() -> Outcome {
     for (signal, code) in [(Signal::SIGINT, 82), (Signal::SIGTERM, 82), (Signal::SIGKILL, KILLED)] {
         let writing = large.write(&[])?;
         let before = writing.sockets();
+        if signal == Signal::SIGKILL {
+            // A stopped process whose parent dies may get a SIGHUP from the kernel, as its process group is orphaned.
+            kill(Pid::from_raw(writing.criu), Signal::SIGCONT)?;
+        }
         writing.signal(signal)?;
         if signal != Signal::SIGKILL {
             writing.await_given_up(&before)?;
