@@ -7,7 +7,7 @@ pub type Target = fn(&[u8]);
 
 /// Every function by the name of its target and corpus.
 pub const TARGETS: &[(&str, Target)] =
-    &[("image", image), ("log", log), ("oci", oci), ("record", record), ("reply", reply)];
+    &[("image", image), ("log", log), ("oci", oci), ("pages", pages), ("record", record), ("reply", reply)];
 
 /// An image file of the kind that its magic words say.
 pub fn image(data: &[u8]) {
@@ -43,6 +43,11 @@ pub fn oci(data: &[u8]) {
     let descriptors = Descriptors::parse(data, path);
     let errors = [state.err(), status.err(), spec.err(), descriptors.err()];
     assert!(errors.iter().flatten().all(|error| error.hint().is_some()));
+}
+
+/// What CRIU says to a page server, and what the two ends of a transfer say to each other.
+pub fn pages(data: &[u8]) {
+    crate::pages::fuzz(data);
 }
 
 /// A crr.json. What is understood is written and understood again.

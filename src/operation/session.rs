@@ -258,8 +258,10 @@ impl Session {
     pub async fn dump(mut self, directory: ImageDirectory, options: DumpOptions) -> Result<Operation<Dumped>> {
         self.must_have_inherited(options.inherited())?;
         let request = self.with_opts(Criu_req_type::DUMP, options.to_proto(&directory)?).await?;
-        let kept = [options.pages_to.and_then(crate::request::PagesTo::into_socket), options.pidfd_store];
-        self.begin("dump", &request, directory, options.log, kept.into_iter().flatten().collect()).await
+        // CRIU has its own of the page server's socket: whoever is at the other end must see CRIU's death.
+        drop(options.pages_to);
+        let kept = options.pidfd_store.into_iter().collect();
+        self.begin("dump", &request, directory, options.log, kept).await
     }
 
     /// Begins a restore.

@@ -61,6 +61,7 @@
 
 mod answer;
 mod block;
+mod fuzzed;
 mod link;
 mod pipe;
 mod problem;
@@ -75,6 +76,7 @@ mod store;
 mod tests;
 mod transfer;
 
+pub(crate) use self::fuzzed::fuzz;
 pub use self::link::{Link, Plain};
 pub use self::problem::Problem;
 pub use self::relay::{Relay, Sent};

@@ -40,14 +40,6 @@ impl PagesTo {
             Self::Socket(socket) => Some(socket),
         }
     }
-
-    /// The same, to be kept.
-    pub(crate) fn into_socket(self) -> Option<OwnedFd> {
-        match self {
-            Self::Address { .. } => None,
-            Self::Socket(socket) => Some(socket),
-        }
-    }
 }
 
 /// Where a page server takes its connection.

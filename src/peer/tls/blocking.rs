@@ -47,6 +47,17 @@ impl Blocking {
         }
     }
 
+    /// The same as a link for memory, whose operations do not block.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System) when the socket cannot be made not to block.
+    pub fn into_link(self) -> crate::Result<crate::pages::Sealed> {
+        match self.stream {
+            Stream::Client(stream) => crate::pages::Sealed::new(stream.conn, stream.sock),
+            Stream::Server(stream) => crate::pages::Sealed::new(stream.conn, stream.sock),
+        }
+    }
+
     /// Tells the peer that nothing more comes, and writes what is left.
     ///
     /// # Errors
