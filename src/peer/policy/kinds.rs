@@ -90,7 +90,6 @@ pub(super) static KINDS: &[Row] = &[
     row("userns", Dec, "USERNS", Refused("a user namespace gives its root what it maps")),
     row("pidns", Dec, "PIDNS", Refused("it names a PID namespace of the host")),
     row("mountpoints", Dec, "MNTS", MOUNTS),
-    row("tmpfs", Dec, "", MOUNTS),
     Row { suffix: ".tar.gz.img", ..row("tmpfs", Dec, "", MOUNTS) },
     Row { suffix: ".tar.gz.img", ..row("tmpfs-dev", Dec, "", MOUNTS) },
     row("autofs", Dec, "AUTOFS", MOUNTS),

@@ -64,6 +64,7 @@ where
     let config = server(caller.key, provider, verifier.clone())?;
     let handshake = async {
         let mut stream: TlsStream<S> = TlsAcceptor::from(Arc::new(config)).accept(stream).await?.into();
+        spoken(&stream)?;
         stream.write_u8(LET_IN).await?;
         stream.flush().await?;
         Ok(stream)
@@ -92,6 +93,7 @@ where
     let name = ServerName::try_from(name).map_err(|_| Error::Bug { what: "a migration's id is no name in TLS" })?;
     let handshake = async {
         let mut stream: TlsStream<S> = TlsConnector::from(Arc::new(config)).connect(name, stream).await?.into();
+        spoken(&stream)?;
         match stream.read_u8().await? {
             LET_IN => Ok(stream),
             other => Err(io::Error::other(format!("it greets with {other:#04x}"))),
@@ -110,15 +112,20 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
     tokio::time::timeout(limit, work).await.map_err(|_| Problem::Late { limit }.into())
 }
 
-fn session<S>(stream: TlsStream<S>, verifier: &Verifier) -> Result<Session<S>> {
-    if stream.get_ref().1.alpn_protocol() != Some(PROTOCOL) {
-        return Err(Problem::Handshake { why: "it speaks no protocol of crr's".into() }.into());
+/// That both sides have named the same protocol: one that names none is let through by TLS.
+fn spoken<S>(stream: &TlsStream<S>) -> io::Result<()> {
+    match stream.get_ref().1.alpn_protocol() == Some(PROTOCOL) {
+        true => Ok(()),
+        false => Err(io::Error::other("it speaks no protocol of crr's")),
     }
+}
+
+fn session<S>(stream: TlsStream<S>, verifier: &Verifier) -> Result<Session<S>> {
     let peer = verifier.outcome().ok_or(Error::Bug { what: "a handshake ended without a certificate" })??;
     Session::new(stream, peer)
 }
 
-fn server(key: &HostKey, provider: Arc<CryptoProvider>, verifier: Arc<Verifier>) -> Result<ServerConfig> {
+pub(super) fn server(key: &HostKey, provider: Arc<CryptoProvider>, verifier: Arc<Verifier>) -> Result<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .and_then(|builder| {
@@ -132,7 +139,7 @@ fn server(key: &HostKey, provider: Arc<CryptoProvider>, verifier: Arc<Verifier>)
     Ok(config)
 }
 
-fn client(key: &HostKey, provider: Arc<CryptoProvider>, verifier: Arc<Verifier>) -> Result<ClientConfig> {
+pub(super) fn client(key: &HostKey, provider: Arc<CryptoProvider>, verifier: Arc<Verifier>) -> Result<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .and_then(|builder| {

@@ -1,9 +1,12 @@
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Instant;
 
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::verify::{Allowed, Verifier};
 use super::*;
 use crate::error::{Error, Result};
 use crate::peer::{Configuration, Enrolled, HostKey, Peer, Problem};
@@ -156,6 +159,83 @@ async fn a_peer_that_is_removed_is_not_let_in_again_and_its_connection_starts_no
     let (at_a, at_b) = meet(&a, &b.called("b"), &b).await;
     assert!(matches!(problem(at_a), Problem::NotLetIn { .. }));
     assert!(matches!(problem(at_b), Problem::Unknown { .. }));
+}
+
+/// Another's certificate with one's own key: what somebody has who has seen a handshake.
+#[derive(Debug)]
+struct Copied(Arc<CertifiedKey>);
+
+impl Copied {
+    fn of(other: &Host, own: &Host) -> Arc<Self> {
+        let key = rustls::crypto::ring::sign::any_supported_type(&own.key.private()).unwrap();
+        Arc::new(Self(Arc::new(CertifiedKey::new(vec![other.key.certificate()], key))))
+    }
+}
+
+impl rustls::client::ResolvesClientCert for Copied {
+    fn resolve(&self, _issuers: &[&[u8]], _schemes: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl rustls::server::ResolvesServerCert for Copied {
+    fn resolve(&self, _hello: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+#[tokio::test]
+async fn a_copied_certificate_without_its_key_lets_nobody_in() {
+    let ((a, b), thief) = (friends(), Host::new());
+    let verifier = Arc::new(Verifier::new(Allowed::Only(b.called("b")), provider()));
+    let mut config = super::handshake::client(&thief.key, provider(), verifier).unwrap();
+    config.client_auth_cert_resolver = Copied::of(&a, &thief);
+    let (dialled, accepted) = sockets().await;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let calling = async {
+        let mut stream = connector.connect("crr".try_into().unwrap(), dialled).await?;
+        stream.read_u8().await
+    };
+    let (at_thief, at_b) = tokio::join!(calling, accept(accepted, b.caller(), HANDSHAKE_LIMIT));
+    assert!(at_thief.is_err());
+    assert!(matches!(problem(at_b), Problem::Handshake { .. }));
+}
+
+#[tokio::test]
+async fn a_copied_certificate_without_its_key_answers_for_nobody() {
+    let ((a, b), thief) = (friends(), Host::new());
+    let verifier = Arc::new(Verifier::new(Allowed::Enrolled(b.enrolled.clone()), provider()));
+    let mut config = super::handshake::server(&thief.key, provider(), verifier).unwrap();
+    config.cert_resolver = Copied::of(&b, &thief);
+    let (dialled, accepted) = sockets().await;
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let peer = b.called("b");
+    let (at_a, at_thief) = tokio::join!(connect(dialled, a.dials(&peer), HANDSHAKE_LIMIT), acceptor.accept(accepted));
+    assert!(matches!(problem(at_a), Problem::Handshake { .. }));
+    assert!(at_thief.is_err());
+}
+
+#[tokio::test]
+async fn another_protocol_and_none_are_refused() {
+    let (a, b) = friends();
+    for protocols in [vec![], vec![b"crr/2".to_vec()], vec![b"h2".to_vec()]] {
+        let verifier = Arc::new(Verifier::new(Allowed::Only(b.called("b")), provider()));
+        let mut config = super::handshake::client(&a.key, provider(), verifier).unwrap();
+        config.alpn_protocols = protocols;
+        let (dialled, accepted) = sockets().await;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let calling = connector.connect("crr".try_into().unwrap(), dialled);
+        let (_dialled, at_b) = tokio::join!(calling, accept(accepted, b.caller(), HANDSHAKE_LIMIT));
+        assert!(matches!(problem(at_b), Problem::Handshake { .. }));
+    }
 }
 
 /// `bytes` and nothing more to a host that answers; what it says back.
