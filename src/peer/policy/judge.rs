@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::images::Images;
 
 /// Compares images with a policy, before CRIU is started. Everything that is not allowed is in the list, which is empty when
-/// they may be restored. An unrestricted peer is held to its limits only.
+/// they may be restored. Nothing may write to the directory from now until CRIU has read it. An unrestricted peer is held to its limits only.
 ///
 /// # Errors
 /// Only when the directory cannot be listed; what cannot be read or understood is a violation.

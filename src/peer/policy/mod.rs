@@ -15,7 +15,8 @@
 //!   not to be careful, and let strangers in nowhere.
 //! - The path of a file is looked up beneath the allowed directory, without symbolic links, when it is judged. CRIU opens it a
 //!   moment later and follows what is there then. Whoever may rename within an allowed directory can exchange a file in
-//!   between: list directories that only root and the user in question may write.
+//!   between: list directories that only root and the user in question may write. The same holds for hard links where
+//!   `fs.protected_hardlinks` is off.
 //! - Memory is not looked at. What a program does within its rights is its own affair.
 //! - A program that is allowed to run may run others: without `no-new-privileges` it may call this host's setuid programs,
 //!   as every login may.

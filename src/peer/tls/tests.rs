@@ -223,6 +223,14 @@ async fn a_copied_certificate_without_its_key_answers_for_nobody() {
     assert!(at_thief.is_err());
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_first_bytes_make_the_router_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+        let framed = [&[0x16, 3, 1, 0, bytes.len().min(255) as u8, 1, 0, 0][..], &bytes].concat();
+        let _ = (wanted(&bytes), wanted(&framed));
+    }
+}
+
 #[tokio::test]
 async fn another_protocol_and_none_are_refused() {
     let (a, b) = friends();
