@@ -230,7 +230,10 @@ fn attempt(subject: &Subject, request: &Request, how: &Attempt) -> Result<(dump:
     let options = &mut tree.options;
     options.pid = subject.init.pid;
     options.switches.insert(DumpSwitch::OrphanPtsMaster);
-    options.cgroups.mode.get_or_insert(CgroupMode::Soft);
+    // Of tasks that somebody moved to the root of a hierarchy CRIU would record, and make again below the container's, the cgroups
+    // of all others. Those of the container are made by crr, with their limits.
+    let mode = if subject.is_in_its_cgroups() { CgroupMode::Soft } else { CgroupMode::Ignore };
+    options.cgroups.mode.get_or_insert(mode);
     if let (Some(cgroup), None) = (&subject.frozen, &options.freeze_cgroup) {
         // CRIU cannot stop tasks that are frozen already, unless it is told by what.
         options.freeze_cgroup = Some(cgroup.display().to_string());

@@ -91,6 +91,21 @@ impl Subject {
         ["freezer", ""].iter().find_map(|name| Freezer::of(self.cgroups.get(*name)?).ok())
     }
 
+    /// Whether its first process is where its runtime has put it, or below.
+    pub(super) fn is_in_its_cgroups(&self) -> bool {
+        let membership = Membership::of(self.init.pid).unwrap_or_default();
+        let is_there = |directory: &Path, path: &str| {
+            let inner = Path::new(path.trim_start_matches('/'));
+            inner.ancestors().any(|part| !part.as_os_str().is_empty() && directory.ends_with(part))
+        };
+        self.cgroups.iter().all(|(name, directory)| {
+            let mut known = membership.0.iter();
+            known
+                .find(|(names, _)| names.split(',').any(|one| one == name))
+                .is_none_or(|(_, path)| is_there(directory, path))
+        })
+    }
+
     /// The namespaces that come from outside, in CRIU's words: those with a path.
     pub(super) fn external_namespaces(&self) -> Vec<String> {
         let namespaces = Namespaces::read(format!("/proc/{}/ns", self.init.pid).as_ref());

@@ -149,7 +149,12 @@ pub(super) fn prepare(
         problems.push(ContainerProblem::NoBundle);
         return Err(unrestorable(problems));
     };
-    let bundle = Bundle::open(&bundle)?;
+    let bundle = match Bundle::open(&bundle) {
+        Err(Error::Io { path, source, .. }) => {
+            return Err(unrestorable(vec![ContainerProblem::Bundle { path, why: source.to_string() }]));
+        }
+        other => other?,
+    };
     let configuration = bundle.configuration();
     let source = Root::of_bundle(bundle.path(), bundle.rootfs())?;
 

@@ -264,7 +264,11 @@ fn refused() -> Outcome {
     // A state that no runc has written.
     let strange = bed.root().join(bed.id("strange"));
     fs::create_dir(&strange)?;
-    for (text, word) in [("{", "malformed"), ("{\"id\":\"other\",\"config\":{\"rootfs\":\"/\"}}", "other")] {
+    // Cut off, another's, and of a release that keeps what is needed elsewhere.
+    let later = format!("{{\"id\":\"{}\",\"format\":9,\"spec\":{{}}}}", bed.id("strange"));
+    for (text, word) in
+        [("{", "malformed"), ("{\"id\":\"other\",\"config\":{\"rootfs\":\"/\"}}", "other"), (&later, "config")]
+    {
         fs::write(strange.join("state.json"), text)?;
         refuses(&bed.id("strange"), 65, word, &[])?;
     }

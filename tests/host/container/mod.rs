@@ -25,6 +25,7 @@ mod situation;
 mod snapshot;
 mod unified;
 
+mod bad_input;
 mod both_killed;
 mod cgroup_modes;
 mod clones;
@@ -58,6 +59,7 @@ pub(crate) use unified::unmet as no_cgroup2;
 pub(crate) fn trials() -> Vec<Trial> {
     snapshot::first();
     let mut trials = runtimes::trials();
+    trials.extend(bad_input::trials());
     trials.extend(both_killed::trials());
     trials.extend(cgroup_modes::trials());
     trials.extend(clones::trials());
