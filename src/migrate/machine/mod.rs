@@ -20,8 +20,8 @@
 //!                <-- prepared -----------  [PREPARED]
 //!      [COMMIT]  --- commit ------------>  FindCopy [COMMITTED] Unfence, Answer, Thaw, Announce
 //!      [DONE]    <-- running ------------  [RUNNING]
-//!                --- forget ------------>  (no record)
-//!      End
+//!                --- forget ------------>  Discard (the images)
+//!      End                                 (no record)
 //!      (no record)
 //! ```
 //!
@@ -57,7 +57,7 @@
 //! | `Restoring` | RESTORING | behind the fence, not frozen before `Freeze`: the guard's window | ABORTING | ABORTING | ABORTING |
 //! | `Prepared`, `Verifying` | PREPARED | frozen and fenced | repeats *prepared* | the same | RETURNED |
 //! | `Committing` | COMMITTED | let go, step by step | goes on | once more from the start | LOST |
-//! | `Running` | RUNNING | runs | repeats *running* | the same | LOST |
+//! | `Running` | RUNNING | runs; `Discard` | repeats *running* | the same | LOST |
 //! | `Undoing` | ABORTING, RETURNED or LOST | `Destroy`, `DropAddress`, `Unfence`, `Discard` | goes on | once more | once more |
 //! | `Returned`, `Lost` | RETURNED, LOST | nothing | repeats it | the same | the same |
 //! | `Over` | nothing | runs, or is gone | - | | |
@@ -323,6 +323,17 @@ pub enum Attempt {
     UnderWay,
     /// It failed, and will be tried again at the next [`Input::TimedOut`].
     Failed,
+    /// It is done.
+    Done,
+}
+
+/// Whether the other side has confirmed the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// Not yet.
+    Due,
+    /// It has.
+    Given,
 }
 
 /// What a machine waits for.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::target::TargetMessage;
-use super::{Action, Attempt, Boot, Course, Forced, Input, Link, Machine, Record, Report, Step, Wait, Why};
+use super::{Action, Attempt, Boot, Course, Forced, Input, Link, Machine, Record, Report, Step, Wait, Why, Word};
 
 use self::SourceOperation as Op;
 use self::SourcePhase as Phase;
@@ -51,15 +51,6 @@ pub enum SourcePhase {
     Ending(Attempt),
     /// Nothing is left to be done.
     Over(SourceOutcome),
-}
-
-/// Whether the other side has confirmed the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Word {
-    /// Not yet.
-    Due,
-    /// It has.
-    Given,
 }
 
 /// What is known of the target after COMMIT.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::source::SourceMessage;
-use super::{Action, Attempt, Boot, Course, Forced, Input, Link, Machine, Record, Report, Step, Wait, Why};
+use super::{Action, Attempt, Boot, Course, Forced, Input, Link, Machine, Record, Report, Step, Wait, Why, Word};
 
 use self::TargetOperation as Op;
 use self::TargetPhase as Phase;
@@ -34,8 +34,13 @@ pub enum TargetPhase {
     Verifying(Course),
     /// The copy is let go: what is being done, and how it stands.
     Committing(TargetOperation, Attempt),
-    /// It runs; the source is to hear of it.
-    Running,
+    /// It runs; the images are removed, and the source is to hear of it.
+    Running {
+        /// How the removal stands.
+        discard: Attempt,
+        /// Whether the source has heard.
+        source: Word,
+    },
     /// All is taken away again.
     Undoing {
         /// What is being done.
@@ -191,7 +196,9 @@ impl Target {
                 Self::at(Phase::Committing(Op::Unfence, Attempt::UnderWay), Link::Down),
                 [Action::Perform(Op::Unfence)],
             ),
-            (TargetRecord::Running, Boot::Same) => quiet(Phase::Running),
+            (TargetRecord::Running, Boot::Same) => {
+                Step::new(Self::at(RUNNING, Link::Down), [Action::Perform(Op::Discard)])
+            }
             (TargetRecord::Committed | TargetRecord::Running, Boot::Another) => anew(Undo::Lose, true),
             (TargetRecord::Returned, _) => anew(Undo::Return, false),
             (TargetRecord::Lost, _) => anew(Undo::Lose, false),
@@ -364,19 +371,20 @@ impl Target {
 
     fn committing(&self, operation: Op, attempt: Attempt, input: Input<SourceMessage, Op>) -> TargetStep {
         let next = |operation| self.to(Phase::Committing(operation, Attempt::UnderWay), [Action::Perform(operation)]);
-        let runs = [Action::Record(TargetRecord::Running), Action::Send(TargetMessage::Running)];
+        let runs =
+            [Action::Record(TargetRecord::Running), Action::Send(TargetMessage::Running), Action::Perform(Op::Discard)];
         match input {
             Input::Done(done) if done == operation => match operation {
                 Op::Unfence => next(Op::Answer),
                 Op::Answer => next(Op::Thaw),
                 Op::Thaw => next(Op::Announce),
-                _ => self.to(Phase::Running, runs),
+                _ => self.to(RUNNING, runs),
             },
             // Switches learn of the address from its traffic as well.
             Input::Failed(Op::Announce) if operation == Op::Announce => {
                 let mut actions = vec![Action::Report(Report::Failed(operation))];
                 actions.extend(runs);
-                self.to(Phase::Running, actions)
+                self.to(RUNNING, actions)
             }
             Input::Failed(failed) if failed == operation => {
                 self.to(Phase::Committing(operation, Attempt::Failed), [Action::Report(Report::Failed(operation))])
@@ -387,10 +395,22 @@ impl Target {
         }
     }
 
-    fn running(&self, input: Input<SourceMessage, Op>) -> TargetStep {
+    fn running(&self, discard: Attempt, source: Word, input: Input<SourceMessage, Op>) -> TargetStep {
         use SourceMessage as M;
+        let over = || self.to(Phase::Over(TargetOutcome::Runs), [Action::Erase]);
+        let at = |discard, source| Phase::Running { discard, source };
         match input {
-            Input::Message(M::Forget) => self.to(Phase::Over(TargetOutcome::Runs), [Action::Erase]),
+            Input::Done(Op::Discard) if source == Word::Given => over(),
+            Input::Done(Op::Discard) => self.to(at(Attempt::Done, source), []),
+            Input::Failed(Op::Discard) => {
+                self.to(at(Attempt::Failed, source), [Action::Report(Report::Failed(Op::Discard))])
+            }
+            Input::Message(M::Forget) if discard == Attempt::Done => over(),
+            Input::Message(M::Forget) => self.to(at(discard, Word::Given), []),
+            Input::TimedOut if discard == Attempt::Failed => {
+                let actions = [Action::Send(TargetMessage::Running), Action::Perform(Op::Discard)];
+                self.to(at(Attempt::UnderWay, source), actions)
+            }
             Input::Message(M::Commit | M::Abort | M::Ask | M::Go) | Input::LinkUp | Input::TimedOut => {
                 self.say(TargetMessage::Running)
             }
@@ -470,7 +490,7 @@ impl Machine for Target {
             Phase::Prepared => now.prepared(input),
             Phase::Verifying(course) => now.verifying(course, input),
             Phase::Committing(operation, attempt) => now.committing(operation, attempt, input),
-            Phase::Running => now.running(input),
+            Phase::Running { discard, source } => now.running(discard, source, input),
             Phase::Undoing { operation, attempt, undo } => now.undoing(operation, attempt, undo, input),
             Phase::Returned => now.telling(Undo::Return, input),
             Phase::Lost => now.telling(Undo::Lose, input),
@@ -495,6 +515,9 @@ impl Machine for Target {
             (None, Phase::Undoing { operation, undo, .. }) => {
                 self.to(Phase::Undoing { operation, attempt: Attempt::Failed, undo }, [report])
             }
+            (None, Phase::Running { source, .. }) => {
+                self.to(Phase::Running { discard: Attempt::Failed, source }, [report])
+            }
             _ => self.stay([report]),
         }
     }
@@ -506,6 +529,7 @@ impl Machine for Target {
             Phase::Restoring(operation, _) => Some(operation),
             Phase::Verifying(_) => Some(Op::FindCopy),
             Phase::Committing(operation, Attempt::UnderWay) => Some(operation),
+            Phase::Running { discard: Attempt::UnderWay, .. } => Some(Op::Discard),
             Phase::Undoing { operation, attempt: Attempt::UnderWay, .. } => Some(operation),
             _ => None,
         }
@@ -514,7 +538,7 @@ impl Machine for Target {
     fn waits(&self) -> Wait {
         match self.phase {
             Phase::Received => Wait::Answer,
-            Phase::Prepared | Phase::Running | Phase::Returned | Phase::Lost => Wait::Repeat,
+            Phase::Prepared | Phase::Running { .. } | Phase::Returned | Phase::Lost => Wait::Repeat,
             Phase::Committing(_, Attempt::Failed) | Phase::Undoing { attempt: Attempt::Failed, .. } => Wait::Repeat,
             Phase::Idle | Phase::Over(_) => Wait::Nothing,
             _ => Wait::Operation,
@@ -547,6 +571,8 @@ impl Undo {
         }
     }
 }
+
+const RUNNING: TargetPhase = Phase::Running { discard: Attempt::UnderWay, source: Word::Due };
 
 fn undoing(undo: Undo) -> TargetPhase {
     Phase::Undoing { operation: Op::Destroy, attempt: Attempt::UnderWay, undo }

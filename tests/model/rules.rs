@@ -1,0 +1,23 @@
+//! The rules that are checked: those that are shipped, or those with a fault put in.
+
+use crr::migrate::machine::{Boot, InputOf, Machine, Source, SourceRecord, Step, Target, TargetRecord};
+
+/// The four functions by which both sides go.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) source: fn(&Source, InputOf<Source>) -> Step<Source>,
+    pub(crate) target: fn(&Target, InputOf<Target>) -> Step<Target>,
+    pub(crate) source_restarted: fn(SourceRecord, Boot) -> Step<Source>,
+    pub(crate) target_restarted: fn(TargetRecord, Boot) -> Step<Target>,
+    /// Whether the guard that is posted kills.
+    pub(crate) guard: bool,
+}
+
+/// What crr does.
+pub(crate) const SHIPPED: Rules = Rules {
+    source: Source::step,
+    target: Target::step,
+    source_restarted: Source::restarted,
+    target_restarted: Target::restarted,
+    guard: true,
+};
