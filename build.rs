@@ -1,9 +1,10 @@
-//! Generates the protobuf messages of CRIU's RPC and image files, without protoc.
+//! Generates the protobuf messages of CRIU's RPC and image files and of crr's own protocol, without protoc.
 
 use std::path::PathBuf;
 
 fn main() {
     generate("rpc", vec![PathBuf::from("proto/rpc.proto")], "proto");
+    generate("wire", vec![PathBuf::from("proto/wire.proto")], "proto");
     let mut images: Vec<PathBuf> = std::fs::read_dir("proto/images")
         .expect("proto/images is part of the source")
         .map(|entry| entry.expect("readable").path())

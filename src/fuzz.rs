@@ -6,12 +6,30 @@
 pub type Target = fn(&[u8]);
 
 /// Every function by the name of its target and corpus.
-pub const TARGETS: &[(&str, Target)] =
-    &[("image", image), ("log", log), ("oci", oci), ("pages", pages), ("record", record), ("reply", reply)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("image", image),
+    ("journal", journal),
+    ("log", log),
+    ("oci", oci),
+    ("pages", pages),
+    ("record", record),
+    ("reply", reply),
+    ("wire", wire),
+];
 
 /// An image file of the kind that its magic words say.
 pub fn image(data: &[u8]) {
     crate::images::fuzz_image(data);
+}
+
+/// A record of a migration. What is understood is written and understood again.
+pub fn journal(data: &[u8]) {
+    use crate::migrate::journal::Entry;
+
+    if let Ok(entry) = Entry::parse(data) {
+        let again = entry.to_bytes().and_then(|bytes| Entry::parse(&bytes));
+        assert_eq!(again.as_ref(), Ok(&entry));
+    }
 }
 
 /// A log of CRIU's. What is printed of it holds no control characters, in memory as from a stream.
@@ -63,4 +81,43 @@ pub fn record(data: &[u8]) {
 /// A packet from CRIU.
 pub fn reply(data: &[u8]) {
     crate::operation::fuzz_reply(data);
+}
+
+/// What comes over a connection. It is understood alike in one piece and byte by byte, and a message that is understood is
+/// one that can be said.
+pub fn wire(data: &[u8]) {
+    use crate::wire::{Decoder, Fault, Item};
+
+    fn items(decoder: &mut Decoder, found: &mut Vec<Item>) -> Result<(), Fault> {
+        loop {
+            while let Some(mut payload) = decoder.payload() {
+                let count = payload.bytes().len();
+                if count == 0 {
+                    return Ok(());
+                }
+                payload.consume(count)?;
+            }
+            match decoder.next()? {
+                Some(item) => found.push(item),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+    let mut decoder = Decoder::new();
+    decoder.feed(data);
+    let first = items(&mut decoder, &mut whole).is_ok();
+    let mut decoder = Decoder::new();
+    let second = data.iter().all(|byte| {
+        decoder.feed(&[*byte]);
+        items(&mut decoder, &mut pieces).is_ok()
+    });
+    assert_eq!((first, &whole), (second, &pieces));
+    for item in whole {
+        if let Item::Message(envelope) = item {
+            let again = envelope.to_frame().expect("a message that was said");
+            assert_eq!(crate::wire::Envelope::parse(&again[8..]).ok().as_ref(), Some(&*envelope));
+        }
+    }
 }

@@ -69,6 +69,7 @@ pub use self::statistics::{DumpStatistics, RestoreStatistics};
 pub use self::task::{Ids, Task};
 pub(crate) use self::walk::fuzz as fuzz_image;
 
+pub(crate) use self::record::parts_within;
 use self::record::{Reader, Record};
 use crate::error::{Error, ImageFault, Result};
 

@@ -182,7 +182,7 @@ impl<R: Read> Reader<R> {
 }
 
 /// Whether the message in `bytes` has at most `limit` fields. What is no protobuf message counts up to where that shows.
-fn parts_within(bytes: &[u8], limit: usize) -> bool {
+pub(crate) fn parts_within(bytes: &[u8], limit: usize) -> bool {
     // Every field takes two bytes.
     if bytes.len() / 2 <= limit {
         return true;

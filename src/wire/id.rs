@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::error::{Error, Result};
 
 /// The name of a migration on both hosts: 128 random bits, in hexadecimal.
@@ -60,6 +62,18 @@ impl FromStr for Id {
         let number = if digits { u128::from_str_radix(text, 16).ok() } else { None };
         let bytes = number.map(u128::to_be_bytes).and_then(Self::from_bytes);
         bytes.ok_or_else(|| Error::Option { option: "ID", value: text.into(), reason: "must be 32 hexadecimal digits" })
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

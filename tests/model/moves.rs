@@ -90,6 +90,7 @@ impl Moves<'_> {
             return;
         }
         self.crash::<S>(id, &process);
+        self.criu::<S>(id);
         if let Some(action) = process.next_action() {
             self.execute::<S>(id, &process, action);
             return;
@@ -122,7 +123,7 @@ impl Moves<'_> {
         let mut next = self.state;
         S::process(of(&mut next, id)).job = None;
         let mut done = next;
-        match S::effect(&mut done, id, operation) {
+        match S::effect(self.rules, &mut done, id, operation) {
             Err(violation) => self.add(Sort::Regular, id, S::NAME, || format!("does {operation:?}"), Err(violation)),
             Ok(Outcome::Waits) => {}
             Ok(Outcome::Failed) => self.hear::<S>(Sort::Regular, id, next, Input::Failed(operation)),
@@ -204,7 +205,7 @@ impl Moves<'_> {
         let mut states = vec![self.state];
         if let Some(operation) = process.job {
             let mut done = self.state;
-            if S::effect(&mut done, id, operation) == Ok(Outcome::Done) {
+            if S::effect(self.rules, &mut done, id, operation) == Ok(Outcome::Done) {
                 states.push(done);
             }
             states.extend(S::halves(&self.state, id, operation));
@@ -217,6 +218,9 @@ impl Moves<'_> {
             S::process(migration).die();
             self.add(Sort::Fault, id, S::NAME, || "dies".into(), Ok(state));
         }
+    }
+
+    fn criu<S: Side>(&mut self, id: Id) {
         if S::has_criu(&self.state, id) {
             if let Some(budget) = spend(self.state.budget, |budget| &mut budget.criu) {
                 let mut state = self.state;
@@ -258,7 +262,9 @@ impl Moves<'_> {
         let restarts = dead(migration.source.alive, migration.source.disk.is_some())
             || dead(migration.target.alive, migration.target.disk.is_some());
         let busy = migration.source.busy() || migration.target.busy();
-        if state.severed || waits || restarts || busy || migration.is_over() {
+        // It is the source that calls, as long as it has something to say.
+        let done = migration.source.machine.is_over() || !migration.source.alive;
+        if state.severed || waits || restarts || busy || done {
             return;
         }
         let mut next = state;
@@ -408,6 +414,9 @@ fn check(state: &State) -> Result<(), &'static str> {
                 migration.target.disk,
                 Some((TargetRecord::Prepared | TargetRecord::Committed | TargetRecord::Running, _))
             );
+            if of == id && !migration.target.alive && !state.world.guard[there][id] {
+                return Err("a copy runs loose, and nobody is there to kill it");
+            }
             if of == id && prepared {
                 return Err("a copy runs loose and is called prepared");
             }

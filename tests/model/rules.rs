@@ -1,15 +1,19 @@
 //! The rules that are checked: those that are shipped, or those with a fault put in.
 
-use crr::migrate::machine::{Boot, InputOf, Machine, Source, SourceRecord, Step, Target, TargetRecord};
+use crr::migrate::machine::{
+    Boot, InputOf, Machine, Source, SourceRecord, Step, Target, TargetOperation, TargetRecord,
+};
 
-/// The four functions by which both sides go.
+/// The functions by which both sides go.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) source: fn(&Source, InputOf<Source>) -> Step<Source>,
     pub(crate) target: fn(&Target, InputOf<Target>) -> Step<Target>,
     pub(crate) source_restarted: fn(SourceRecord, Boot) -> Step<Source>,
     pub(crate) target_restarted: fn(TargetRecord, Boot) -> Step<Target>,
-    /// Whether the guard that is posted kills.
+    /// What is done where the target asks for an operation.
+    pub(crate) target_does: fn(TargetOperation) -> TargetOperation,
+    /// Whether a guard is posted.
     pub(crate) guard: bool,
 }
 
@@ -19,5 +23,6 @@ pub(crate) const SHIPPED: Rules = Rules {
     target: Target::step,
     source_restarted: Source::restarted,
     target_restarted: Target::restarted,
+    target_does: |operation| operation,
     guard: true,
 };

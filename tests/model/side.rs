@@ -24,7 +24,12 @@ pub(crate) trait Side {
     /// What answers where there is neither process nor record.
     fn answering() -> Self::M;
     /// What the operation does; an error is a violation.
-    fn effect(state: &mut State, id: Id, operation: <Self::M as Machine>::Operation) -> Result<Outcome, &'static str>;
+    fn effect(
+        rules: &Rules,
+        state: &mut State,
+        id: Id,
+        operation: <Self::M as Machine>::Operation,
+    ) -> Result<Outcome, &'static str>;
     /// The operation dies half-way: what is left, beside nothing and all of it.
     fn halves(state: &State, id: Id, operation: <Self::M as Machine>::Operation) -> Option<State>;
     /// CRIU is gone on this side, or the process that it talks to.
@@ -64,7 +69,7 @@ impl Side for AtSource {
     fn answering() -> Source {
         Source::forgotten()
     }
-    fn effect(state: &mut State, id: Id, operation: SourceOperation) -> Result<Outcome, &'static str> {
+    fn effect(_: &Rules, state: &mut State, id: Id, operation: SourceOperation) -> Result<Outcome, &'static str> {
         let migration = state.migrations[id].as_ref().expect("it is under way");
         if operation == SourceOperation::Thaw && migration.committed && state.world.copies[id] == Life::Frozen(id) {
             return Err("a source in COMMIT thaws its copy");
@@ -132,7 +137,7 @@ impl Side for AtTarget {
     fn answering() -> Target {
         Target::idle()
     }
-    fn effect(state: &mut State, id: Id, operation: TargetOperation) -> Result<Outcome, &'static str> {
+    fn effect(rules: &Rules, state: &mut State, id: Id, operation: TargetOperation) -> Result<Outcome, &'static str> {
         let migration = state.migrations[id].as_ref().expect("it is under way");
         if operation == TargetOperation::Receive {
             return Ok(match (migration.link, migration.source.machine.phase()) {
@@ -144,7 +149,12 @@ impl Side for AtTarget {
             });
         }
         let busy = state.is_claimed(Self::host(id), id);
-        state.world.target(id, operation, busy)
+        let operation = (rules.target_does)(operation);
+        let outcome = state.world.target(id, operation, busy)?;
+        if !rules.guard {
+            state.world.guard = [[false; 2]; 2];
+        }
+        Ok(outcome)
     }
     fn halves(state: &State, id: Id, operation: TargetOperation) -> Option<State> {
         // CRIU had been told to go on from `post-restore`.

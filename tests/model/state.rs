@@ -1,5 +1,6 @@
 //! One state of everything: both hosts, both migrations, their processes, records and the network between them.
 
+use std::fmt;
 use std::hash::Hash;
 
 use crr::migrate::machine::{
@@ -56,6 +57,29 @@ impl Budget {
         reboots: 0,
         reverse: false,
     };
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { crashes, criu, cuts, losses, duplicates, failures, full, cancels, kills, reboots, reverse } = self;
+        let losses = losses.iter().max().copied().unwrap_or_default();
+        let named = [
+            (crashes, "crashes"),
+            (criu, "deaths of CRIU"),
+            (cuts, "cut links"),
+            (&losses, "lost messages each way"),
+            (duplicates, "doubled messages"),
+            (failures, "failed operations"),
+            (full, "unwritten records"),
+            (cancels, "cancels or late operations"),
+            (kills, "kills of the copy"),
+            (reboots, "reboots"),
+        ];
+        let text: Vec<String> =
+            named.iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let faults = if text.is_empty() { "no fault".into() } else { text.join(", ") };
+        write!(f, "{faults}{}", if *reverse { ", and the way back" } else { "" })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -311,7 +335,7 @@ impl Migration {
 
     pub(crate) fn is_over(&self) -> bool {
         let idle = |alive: bool, over: bool, busy: bool| !alive || (over && !busy);
-        let target_over = self.target.machine.is_over() || self.target.machine == Target::idle();
+        let target_over = self.target.machine.is_over() || self.target.machine.phase() == TargetPhase::Idle;
         self.source.disk.is_none()
             && self.target.disk.is_none()
             && idle(self.source.alive, self.source.machine.is_over(), self.source.busy())

@@ -21,8 +21,8 @@
 //!      [COMMIT]  --- commit ------------>  FindCopy [COMMITTED] Unfence, Answer, Thaw, Announce
 //!      [DONE]    <-- running ------------  [RUNNING]
 //!                --- forget ------------>  Discard (the images)
-//!      End                                 (no record)
-//!      (no record)
+//!      End [ENDED]                         (no record)
+//!      (no record) <-- unknown ---------
 //! ```
 //!
 //! `[X]` is a record, written and durable before anything to the right of or below it is done. **The source decides, by COMMIT.**
@@ -46,6 +46,7 @@
 //! | `Telling` | RESUMED | runs; the target does not know | repeats *abort* | the same | the same |
 //! | `Committed` | COMMIT | **frozen for good** | repeats *commit* | the same | the same (it is gone, and the record must not be) |
 //! | `Ending` | DONE | is killed | goes on | once more | once more |
+//! | `Closing` | ENDED | is gone; the target has a record | repeats *forget* | the same | the same |
 //! | `Over` | nothing | runs here, or there | - | | |
 //!
 //! # The target
@@ -76,7 +77,8 @@
 //!
 //! Every operation is, and every message may come twice, late on the same connection, or to a machine that was restarted.
 //! A host without a record answers as well: [`Source::forgotten`] says *abort* to *prepared* and *forget* to *running*,
-//! [`Target::idle`] says *aborted* to *abort* and *unknown* to *commit*.
+//! [`Target::idle`] says *aborted* to *abort* and *unknown* to *commit* and *forget*. The source is the last to remove its record,
+//! since it is the one that calls: a target reached by ssh could not ask it.
 //! While a record for which [`Record::touches_tree`] holds is there, the host must neither begin a migration of the same tree or
 //! address nor accept one: redoing an operation would undo what the later one did.
 //!
@@ -131,6 +133,8 @@
 
 mod source;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 use std::hash::Hash;

@@ -49,6 +49,8 @@ pub enum SourcePhase {
     Committed(Standing),
     /// The target runs; the copy here is killed.
     Ending(Attempt),
+    /// It is; the target is to remove its record.
+    Closing,
     /// Nothing is left to be done.
     Over(SourceOutcome),
 }
@@ -93,8 +95,10 @@ pub enum SourceRecord {
     Resumed,
     /// The tree will run on the target and nowhere else.
     Commit,
-    /// It runs there.
+    /// It runs there; the copy here is to be killed.
     Done,
+    /// It is; the target may still have its record.
+    Ended,
 }
 
 /// What a source says.
@@ -139,7 +143,7 @@ pub enum SourceOperation {
 
 impl Record for SourceRecord {
     fn touches_tree(&self) -> bool {
-        !matches!(self, Self::Resumed)
+        !matches!(self, Self::Resumed | Self::Ended)
     }
 }
 
@@ -171,6 +175,7 @@ impl Source {
             (SourceRecord::Intent | SourceRecord::Abort, Boot::Another) | (SourceRecord::Resumed, _) => {
                 quiet(Phase::Telling)
             }
+            (SourceRecord::Ended, _) => quiet(Phase::Closing),
             (SourceRecord::Commit, _) => quiet(Phase::Committed(Standing::Expected)),
             (SourceRecord::Done, _) => {
                 Step::new(Self::at(Phase::Ending(Attempt::UnderWay), Link::Down), [Action::Perform(Op::End)])
@@ -231,10 +236,9 @@ impl Source {
 
     /// The target's copy is dead, by its own word.
     fn abort_confirmed(&self, word: TargetMessage) -> SourceStep {
-        let mut actions = vec![Action::Explain(Why::Peer), Action::Record(SourceRecord::Abort)];
-        actions.extend(confirmation(word));
-        actions.push(Action::Perform(Op::ReturnAddress));
-        self.to(righting(Word::Given), actions)
+        let actions =
+            [Action::Explain(Why::Peer), Action::Record(SourceRecord::Abort), Action::Perform(Op::ReturnAddress)];
+        self.to(righting(confirmation(word)), actions)
     }
 
     fn done(&self) -> SourceStep {
@@ -330,11 +334,8 @@ impl Source {
             Input::LinkUp | Input::TimedOut => self.stay([Action::Send(SourceMessage::Ask)]),
             Input::Message(M::Prepared) => self.commit(),
             Input::Message(M::Running) => self.done(),
-            Input::Message(word @ (M::Aborted | M::Returned | M::Unknown | M::Lost)) => {
-                let mut actions: Vec<SourceAction> = confirmation(word).into_iter().collect();
-                actions.push(Action::Erase);
-                self.to(Phase::Over(SourceOutcome::Lost), actions)
-            }
+            Input::Message(M::Aborted | M::Unknown) => self.over(SourceOutcome::Lost),
+            Input::Message(M::Returned | M::Lost) => self.stay([Action::Send(SourceMessage::Abort)]),
             Input::Forced(Forced::Abort) if self.link == Link::Down => self.over(SourceOutcome::Lost),
             Input::Forced(_) => self.stay([Action::Report(Report::NotInDoubt), Action::Send(SourceMessage::Ask)]),
             _ => self.stay([]),
@@ -347,9 +348,7 @@ impl Source {
             Input::Message(M::Prepared) => self.stay([Action::Send(SourceMessage::Abort)]),
             Input::Message(M::Running) => self.done(),
             Input::Message(word @ (M::Aborted | M::Returned | M::Unknown | M::Lost)) => {
-                let mut actions: Vec<SourceAction> = confirmation(word).into_iter().collect();
-                actions.push(Action::Perform(Op::ReturnAddress));
-                self.to(righting(Word::Given), actions)
+                self.to(righting(confirmation(word)), [Action::Perform(Op::ReturnAddress)])
             }
             Input::LinkLost => self.to(righting(Word::Due), [Action::Perform(Op::ReturnAddress)]),
             Input::TimedOut => Step::new(
@@ -379,9 +378,8 @@ impl Source {
             Input::TimedOut if attempt == Attempt::Failed => self.to(next(operation), [Action::Perform(operation)]),
             Input::Message(M::Prepared) => self.stay([Action::Send(SourceMessage::Abort)]),
             Input::Message(M::Running) => self.stay([Action::Report(Report::Conflict)]),
-            Input::Message(word @ (M::Aborted | M::Returned | M::Unknown | M::Lost)) => {
-                let phase = Phase::Righting { operation, attempt, target: Word::Given };
-                self.to(phase, confirmation(word).into_iter().collect::<Vec<_>>())
+            Input::Message(M::Aborted | M::Unknown) => {
+                self.to(Phase::Righting { operation, attempt, target: Word::Given }, [])
             }
             _ => self.stay([]),
         }
@@ -390,14 +388,10 @@ impl Source {
     fn telling(&self, input: Input<TargetMessage, Op>) -> SourceStep {
         use TargetMessage as M;
         match input {
-            Input::LinkUp | Input::TimedOut | Input::Message(M::Prepared) => {
+            Input::LinkUp | Input::TimedOut | Input::Message(M::Prepared | M::Returned | M::Lost) => {
                 self.stay([Action::Send(SourceMessage::Abort)])
             }
-            Input::Message(word @ (M::Aborted | M::Returned | M::Unknown | M::Lost)) => {
-                let mut actions: Vec<SourceAction> = confirmation(word).into_iter().collect();
-                actions.push(Action::Erase);
-                self.to(Phase::Over(SourceOutcome::Aborted), actions)
-            }
+            Input::Message(M::Aborted | M::Unknown) => self.over(SourceOutcome::Aborted),
             Input::Message(M::Running) => self.stay([Action::Report(Report::Conflict)]),
             _ => self.stay([]),
         }
@@ -434,7 +428,10 @@ impl Source {
 
     fn ending(&self, attempt: Attempt, input: Input<TargetMessage, Op>) -> SourceStep {
         match input {
-            Input::Done(Op::End) => self.over(SourceOutcome::Migrated),
+            // It forgets last: it is the source that calls.
+            Input::Done(Op::End) => {
+                self.to(Phase::Closing, [Action::Record(SourceRecord::Ended), Action::Send(SourceMessage::Forget)])
+            }
             Input::Failed(Op::End) => {
                 self.to(Phase::Ending(Attempt::Failed), [Action::Report(Report::Failed(Op::End))])
             }
@@ -443,6 +440,17 @@ impl Source {
             }
             Input::Message(TargetMessage::Running) => self.stay([Action::Send(SourceMessage::Forget)]),
             Input::Cancelled => self.stay([Action::Report(Report::TooLate)]),
+            _ => self.stay([]),
+        }
+    }
+
+    fn closing(&self, input: Input<TargetMessage, Op>) -> SourceStep {
+        use TargetMessage as M;
+        match input {
+            Input::LinkUp | Input::TimedOut | Input::Message(M::Running | M::Lost) => {
+                self.stay([Action::Send(SourceMessage::Forget)])
+            }
+            Input::Message(M::Unknown) => self.over(SourceOutcome::Migrated),
             _ => self.stay([]),
         }
     }
@@ -474,9 +482,10 @@ impl Machine for Source {
             Phase::Telling => now.telling(input),
             Phase::Committed(standing) => now.committed(standing, input),
             Phase::Ending(attempt) => now.ending(attempt, input),
+            Phase::Closing => now.closing(input),
             Phase::Over(_) => match input {
-                Input::Message(M::Prepared) => now.stay([Action::Send(SourceMessage::Abort)]),
-                Input::Message(M::Running | M::Returned | M::Lost) => now.stay([Action::Send(SourceMessage::Forget)]),
+                Input::Message(M::Prepared | M::Returned | M::Lost) => now.stay([Action::Send(SourceMessage::Abort)]),
+                Input::Message(M::Running) => now.stay([Action::Send(SourceMessage::Forget)]),
                 _ => now.stay([]),
             },
         }
@@ -524,7 +533,7 @@ impl Machine for Source {
     fn waits(&self) -> Wait {
         match self.phase {
             Phase::Offered | Phase::Waiting | Phase::Stopping => Wait::Answer,
-            Phase::Orphaned | Phase::Telling | Phase::Committed(_) => Wait::Repeat,
+            Phase::Orphaned | Phase::Telling | Phase::Committed(_) | Phase::Closing => Wait::Repeat,
             Phase::Righting { attempt: Attempt::Failed, .. } | Phase::Ending(Attempt::Failed) => Wait::Repeat,
             Phase::Over(_) => Wait::Nothing,
             _ => Wait::Operation,
@@ -552,9 +561,12 @@ fn at(operation: Op, course: Course) -> SourcePhase {
     }
 }
 
-/// The answer to a word that the target repeats until it gets one.
-fn confirmation(word: TargetMessage) -> Option<SourceAction> {
-    matches!(word, TargetMessage::Returned | TargetMessage::Lost).then_some(Action::Send(SourceMessage::Forget))
+/// Whether the target has no record any more either. *Returned* and *lost* are records there, until it hears *abort*.
+fn confirmation(word: TargetMessage) -> Word {
+    match word {
+        TargetMessage::Aborted | TargetMessage::Unknown => Word::Given,
+        _ => Word::Due,
+    }
 }
 
 /// Whether an input ends a migration that is not decided.

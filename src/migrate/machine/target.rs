@@ -121,7 +121,7 @@ pub enum TargetMessage {
     Returned,
     /// The committed copy went down with its host.
     Lost,
-    /// There is no record of this migration here.
+    /// There is no record of this migration here, or not any more.
     Unknown,
 }
 
@@ -239,7 +239,7 @@ impl Target {
                 self.to(Phase::Checking(Course::Onward), [Action::Perform(Op::Check)])
             }
             Input::Message(M::Abort) => self.say(TargetMessage::Aborted),
-            Input::Message(M::Commit | M::Ask | M::Go) => self.say(TargetMessage::Unknown),
+            Input::Message(M::Commit | M::Ask | M::Go | M::Forget) => self.say(TargetMessage::Unknown),
             _ => self.stay([]),
         }
     }
@@ -397,7 +397,7 @@ impl Target {
 
     fn running(&self, discard: Attempt, source: Word, input: Input<SourceMessage, Op>) -> TargetStep {
         use SourceMessage as M;
-        let over = || self.to(Phase::Over(TargetOutcome::Runs), [Action::Erase]);
+        let over = || self.to(Phase::Over(TargetOutcome::Runs), [Action::Erase, Action::Send(TargetMessage::Unknown)]);
         let at = |discard, source| Phase::Running { discard, source };
         match input {
             Input::Done(Op::Discard) if source == Word::Given => over(),
@@ -458,7 +458,9 @@ impl Target {
             _ => TargetOutcome::Aborted,
         };
         match input {
-            Input::Message(M::Forget) => self.to(Phase::Over(outcome), [Action::Erase]),
+            Input::Message(M::Forget) => {
+                self.to(Phase::Over(outcome), [Action::Erase, Action::Send(TargetMessage::Unknown)])
+            }
             Input::Message(M::Abort) => {
                 self.to(Phase::Over(outcome), [Action::Erase, Action::Send(TargetMessage::Aborted)])
             }
