@@ -286,6 +286,20 @@ pub enum Error {
         /// Why not.
         source: crate::pages::Problem,
     },
+    /// The record of a migration cannot be understood. It is not taken for an absent one, which would mean abort.
+    #[error("cannot read the migration's record `{}`: {problem}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: RecordProblem,
+    },
+    /// What the other host says cannot be understood. The connection is over.
+    #[error("cannot understand the other host")]
+    Wire {
+        /// What is wrong with it.
+        source: crate::wire::Fault,
+    },
     /// A system call that concerns no file failed.
     #[error("cannot {attempt}")]
     System {
@@ -306,6 +320,13 @@ impl Error {
             Self::NeedsNewerCriu { since, .. } => {
                 Some(format!("use CRIU {since} or newer (--criu), or leave the option out"))
             }
+            Self::Journal { problem: RecordProblem::Version { .. }, .. } => Some("use the crr that wrote it".into()),
+            Self::Journal { .. } => Some(
+                "see what the other host knows of this migration (`crr migrations` there); remove the file only when it is \
+                 certain where the tree runs"
+                    .into(),
+            ),
+            Self::Wire { source } => source.hint().map(Into::into),
             Self::Directory { problem, .. } => Some(problem.hint().into()),
             Self::Untrusted { .. } => Some(
                 "make root or yourself the only one who may write them, or give --trust-images if you trust them"

@@ -116,7 +116,7 @@ impl Journal {
     /// Takes up a journal that nobody holds. `None` if there is no record: then the directory is removed.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`io::ErrorKind::WouldBlock`] within if a process holds it. [`Error::Record`] if it cannot be read.
+    /// [`Error::Io`]; [`io::ErrorKind::WouldBlock`] within if a process holds it. [`Error::Journal`] if it cannot be read.
     pub fn take_up(place: &Path, id: Id) -> Result<Option<(Self, Entry)>> {
         let path = place.join(id.to_string());
         check_private(place)?;
@@ -172,7 +172,7 @@ impl Journal {
 
     fn write_seen(&mut self, entry: &Entry, seen: &mut dyn FnMut(Moment)) -> Result<(), Unwritten> {
         let path = self.path.join(NAME);
-        let bytes = entry.to_bytes().map_err(|problem| self.stands(Error::Record { path: path.clone(), problem }))?;
+        let bytes = entry.to_bytes().map_err(|problem| self.stands(Error::Journal { path: path.clone(), problem }))?;
         if let Err(source) = self.write_new(&bytes, seen) {
             // It would take room that the next record needs.
             let _ = rustix::fs::unlinkat(&self.directory, NEW, AtFlags::empty());
@@ -249,7 +249,7 @@ fn read(directory: &Path) -> Result<Option<Entry>> {
     };
     let mut bytes = Vec::new();
     file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
-    Entry::parse(&bytes).map(Some).map_err(|problem| Error::Record { path, problem })
+    Entry::parse(&bytes).map(Some).map_err(|problem| Error::Journal { path, problem })
 }
 
 fn open(directory: &Path) -> io::Result<OwnedFd> {

@@ -104,8 +104,8 @@ fn every_torn_or_changed_record_is_an_error_and_not_an_absence() {
     journal.write(&entry(SourceRecord::Commit)).unwrap();
     fs::write(journal.path().join(NAME), &bytes[..40]).unwrap();
     drop(journal);
-    assert!(matches!(Journal::take_up(place.path(), id()), Err(Error::Record { .. })));
-    assert!(matches!(Journal::list(place.path()).unwrap()[0].entry, Err(Error::Record { .. })));
+    assert!(matches!(Journal::take_up(place.path(), id()), Err(Error::Journal { .. })));
+    assert!(matches!(Journal::list(place.path()).unwrap()[0].entry, Err(Error::Journal { .. })));
 }
 
 fn entry_again(bytes: &[u8]) -> Entry {
