@@ -39,7 +39,8 @@ mod tests {
     #[test]
     fn no_word_is_heard_by_the_side_that_says_it() {
         let reason = || Reason::new(Cause::Failed, "x");
-        let of_source = [Message::Go { objects: 1 }, Message::Commit, Message::Abort(reason()), Message::Ask, Message::Forget];
+        let of_source =
+            [Message::Go { objects: 1 }, Message::Commit, Message::Abort(reason()), Message::Ask, Message::Forget];
         let of_target = [
             Message::Running,
             Message::Aborted(reason()),

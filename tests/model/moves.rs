@@ -1,6 +1,8 @@
 //! Everything that can happen next.
 
-use crr::migrate::machine::{Action, Input, Link, Machine, SourceRecord, TargetOperation, TargetRecord, Wait};
+use crr::migrate::machine::{
+    Action, ActionOf, Input, Link, Machine, SourceRecord, TargetOperation, TargetRecord, Wait,
+};
 
 use crate::rules::Rules;
 use crate::side::{AtSource, AtTarget, Side};
@@ -160,12 +162,7 @@ impl Moves<'_> {
         }
     }
 
-    fn execute<S: Side>(
-        &mut self,
-        id: Id,
-        process: &Process<S::M>,
-        action: Action<<S::M as Machine>::Record, <S::M as Machine>::Sent, <S::M as Machine>::Operation>,
-    ) {
+    fn execute<S: Side>(&mut self, id: Id, process: &Process<S::M>, action: ActionOf<S::M>) {
         let mut next = self.state;
         let migration = of(&mut next, id);
         let result = match S::process(migration).execute() {
@@ -221,14 +218,13 @@ impl Moves<'_> {
     }
 
     fn criu<S: Side>(&mut self, id: Id) {
+        let Some(budget) = spend(self.state.budget, |budget| &mut budget.criu) else { return };
         if S::has_criu(&self.state, id) {
-            if let Some(budget) = spend(self.state.budget, |budget| &mut budget.criu) {
-                let mut state = self.state;
-                state.budget = budget;
-                S::orphaned(&mut state, id);
-                S::process(of(&mut state, id)).notice.criu = true;
-                self.add(Sort::Fault, id, S::NAME, || "loses CRIU".into(), Ok(state));
-            }
+            let mut state = self.state;
+            state.budget = budget;
+            S::orphaned(&mut state, id);
+            S::process(of(&mut state, id)).notice.criu = true;
+            self.add(Sort::Fault, id, S::NAME, || "loses CRIU".into(), Ok(state));
         }
     }
 
@@ -339,13 +335,12 @@ impl Moves<'_> {
             // What it becomes after COMMITTED is the program's own death.
             let verified =
                 migration.target.busy() || !matches!(migration.target.job, None | Some(TargetOperation::FindCopy));
+            let Some(budget) = spend(state.budget, |budget| &mut budget.kills) else { continue };
             if state.world.copies[host] == Life::Frozen(id) && undecided && !verified {
-                if let Some(budget) = spend(state.budget, |budget| &mut budget.kills) {
-                    let mut next = state;
-                    next.budget = budget;
-                    next.world.copies[host] = Life::Absent;
-                    self.add(Sort::Fault, id, "kernel", || "kills the frozen copy on the target".into(), Ok(next));
-                }
+                let mut next = state;
+                next.budget = budget;
+                next.world.copies[host] = Life::Absent;
+                self.add(Sort::Fault, id, "kernel", || "kills the frozen copy on the target".into(), Ok(next));
             }
         }
         if let Some(budget) = spend(state.budget, |budget| &mut budget.reboots) {

@@ -9,6 +9,9 @@ use crate::rules::Rules;
 use crate::state::{Migration, Process, Queue, State};
 use crate::world::{Host, Id, Life, Outcome};
 
+/// How a machine takes an input.
+pub(crate) type StepOf<M> = fn(&M, InputOf<M>) -> Step<M>;
+
 pub(crate) trait Side {
     type M: Machine;
     const NAME: &'static str;
@@ -20,7 +23,7 @@ pub(crate) trait Side {
     fn read(migration: &Migration) -> &Process<Self::M>;
     fn outbox(migration: &mut Migration) -> &mut Queue<<Self::M as Machine>::Sent>;
     fn inbox(migration: &mut Migration) -> &mut Queue<<Self::M as Machine>::Received>;
-    fn step(rules: &Rules) -> fn(&Self::M, InputOf<Self::M>) -> Step<Self::M>;
+    fn step(rules: &Rules) -> StepOf<Self::M>;
     /// What answers where there is neither process nor record.
     fn answering() -> Self::M;
     /// What the operation does; an error is a violation.
@@ -63,7 +66,7 @@ impl Side for AtSource {
     fn inbox(migration: &mut Migration) -> &mut Queue<<Source as Machine>::Received> {
         &mut migration.to_source
     }
-    fn step(rules: &Rules) -> fn(&Source, InputOf<Source>) -> Step<Source> {
+    fn step(rules: &Rules) -> StepOf<Source> {
         rules.source
     }
     fn answering() -> Source {
@@ -131,7 +134,7 @@ impl Side for AtTarget {
     fn inbox(migration: &mut Migration) -> &mut Queue<<Target as Machine>::Received> {
         &mut migration.to_target
     }
-    fn step(rules: &Rules) -> fn(&Target, InputOf<Target>) -> Step<Target> {
+    fn step(rules: &Rules) -> StepOf<Target> {
         rules.target
     }
     fn answering() -> Target {

@@ -58,7 +58,7 @@ pub(crate) fn walk(rules: &Rules, seed: u64, spell: bool) -> Result<usize, Lost>
     }
     let mut budget = HOSTILE;
     // Every third goes down with a host as well.
-    budget.reboots = u8::from(seed % 3 == 0);
+    budget.reboots = u8::from(matches!(seed % 3, 0));
     let mut state = State::start(budget);
     let mut story = Vec::new();
     let lost = |property, story| Lost { seed, property, story };

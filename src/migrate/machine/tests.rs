@@ -106,11 +106,7 @@ fn a_person_is_obeyed_only_where_the_other_side_cannot_tell() {
     let (source, actions) = after(committed(), [abort]);
     assert!(matches!(source.phase(), SourcePhase::Committed(_)));
     assert!(actions.contains(&Action::Report(Report::NotInDoubt)));
-    for reason in [
-        Input::LinkLost,
-        Input::Message(TargetMessage::Lost),
-        Input::Message(TargetMessage::Unknown),
-    ] {
+    for reason in [Input::LinkLost, Input::Message(TargetMessage::Lost), Input::Message(TargetMessage::Unknown)] {
         let (source, actions) = after(committed(), [reason, abort]);
         assert!(matches!(source.phase(), SourcePhase::Righting { .. }), "{reason:?}");
         assert!(actions.contains(&Action::Record(SourceRecord::Abort)));
