@@ -1,8 +1,6 @@
 //! Everything that can happen next.
 
-use crr::migrate::machine::{
-    Action, ActionOf, Input, Link, Machine, SourceRecord, TargetOperation, TargetRecord, Wait,
-};
+use crr::migrate::machine::{ActionOf, Input, Link, Machine, SourceRecord, TargetOperation, TargetRecord, Wait};
 
 use crate::rules::Rules;
 use crate::side::{AtSource, AtTarget, Side};
