@@ -34,16 +34,31 @@ impl Pipe {
     }
 
     /// Takes at most `limit` bytes from a descriptor; 0 is its end.
-    pub(super) fn take(&mut self, from: impl AsFd, limit: u64) -> io::Result<usize> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(self.size);
+    fn take(&mut self, from: impl AsFd, limit: u64) -> io::Result<usize> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(self.size - self.held);
         let count = splice(from, None, &self.input, None, limit, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?;
         self.held += count;
         Ok(count)
     }
 
-    /// Gives what it holds to a stream, as far as that takes it.
-    pub(super) fn give(&mut self, to: impl AsFd) -> io::Result<usize> {
-        let count = splice(&self.output, None, to, None, self.held, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?;
+    /// Takes what there is until it is half full, by the same limit.
+    pub(super) fn take_more(&mut self, from: impl AsFd, limit: u64) -> io::Result<usize> {
+        let mut taken = self.take(from.as_fd(), limit)?;
+        while self.held < self.size / 2 && (taken as u64) < limit {
+            match self.take(from.as_fd(), limit - taken as u64) {
+                // The end, or an error, is found again next time.
+                Ok(0) | Err(_) => break,
+                Ok(count) => taken += count,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Gives what it holds to a stream, as far as that takes it. Says whether more will follow at once.
+    pub(super) fn give(&mut self, to: impl AsFd, is_more: bool) -> io::Result<usize> {
+        let more = if is_more { SpliceFlags::MORE } else { SpliceFlags::empty() };
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE | more;
+        let count = splice(&self.output, None, to, None, self.held, flags)?;
         self.held -= count;
         Ok(count)
     }

@@ -1,6 +1,7 @@
 //! A link through TLS.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -13,6 +14,9 @@ use crate::error::{Error, Result};
 /// How much may be sealed ahead of the socket, in bytes.
 const AHEAD: usize = 512 << 10;
 
+/// How much is read from the socket at once, in bytes: rustls alone would take 4 KiB.
+const AT_ONCE: usize = 256 << 10;
+
 /// A link through TLS, whose handshake is over.
 #[derive(Debug)]
 pub struct Sealed {
@@ -20,6 +24,9 @@ pub struct Sealed {
     socket: OwnedFd,
     /// The flags that the socket had.
     flags: OFlags,
+    /// What was read and is still sealed.
+    raw: Box<[u8]>,
+    left: Range<usize>,
 }
 
 impl Sealed {
@@ -36,25 +43,19 @@ impl Sealed {
         connection.set_buffer_limit(Some(AHEAD));
         hasten(&socket);
         let flags = unblock(&socket)?;
-        Ok(Self { connection, socket, flags })
+        Ok(Self { connection, socket, flags, raw: vec![0; AT_ONCE].into(), left: 0..0 })
     }
 
-    /// The halves, the socket blocking if it was.
-    pub fn into_parts(self) -> (Connection, OwnedFd) {
+    /// The halves, the socket blocking if it was, and what was read from it and is still sealed.
+    pub fn into_parts(self) -> (Connection, OwnedFd, Vec<u8>) {
         // They were set before.
         let _ = fcntl_setfl(&self.socket, self.flags);
-        (self.connection, self.socket)
+        (self.connection, self.socket, self.raw[self.left].to_vec())
     }
 }
 
-/// The socket as rustls takes it.
+/// The socket as rustls writes to it.
 struct Raw<'s>(&'s OwnedFd);
-
-impl Read for Raw<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        rustix::io::read(self.0, into).map_err(Into::into)
-    }
-}
 
 impl Write for Raw<'_> {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
@@ -85,7 +86,12 @@ impl Link for Sealed {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => return read,
             }
-            self.connection.read_tls(&mut Raw(&self.socket))?;
+            if self.left.is_empty() {
+                let count = rustix::io::read(&self.socket, &mut *self.raw)?;
+                self.left = 0..count;
+            }
+            // Nothing read is the end, which is told to rustls by nothing given.
+            self.left.start += self.connection.read_tls(&mut &self.raw[self.left.clone()])?;
             if let Err(error) = self.connection.process_new_packets() {
                 // The other end is told why, as far as that goes at once.
                 let _ = self.connection.write_tls(&mut Raw(&self.socket));

@@ -154,7 +154,7 @@ impl<L: Link> Transfer<L> {
         while self.owed > 0 {
             let Way::Spliced(pipe) = &mut self.way else { return Ok(()) };
             if pipe.held() == 0 {
-                match pipe.take(criu(self.criu.as_ref())?, self.owed) {
+                match pipe.take_more(criu(self.criu.as_ref())?, self.owed) {
                     Ok(0) => return Err(Problem::CriuGone.into()),
                     Ok(_) => {}
                     Err(error) => {
@@ -163,7 +163,8 @@ impl<L: Link> Transfer<L> {
                     }
                 }
             }
-            match pipe.give(self.link.output()) {
+            let is_more = self.owed > pipe.held() as u64;
+            match pipe.give(self.link.output(), is_more) {
                 Ok(count) => self.owed -= count as u64,
                 Err(error) => self.await_room(error)?,
             }

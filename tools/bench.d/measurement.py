@@ -6,11 +6,14 @@ import statistics
 from dataclasses import dataclass, field
 
 import container
+import pages
 import process
 import tool
 
 SPEED_LIMIT, CHECK_LIMIT, START_LIMIT = 1.05, 0.3, 1.5
 ANONYMOUS_LIMIT_MIB = 16
+FRESH_LIMIT, TOUCHED_LIMIT, TLS_LIMIT = 0.55, 0.35, 0.75
+RELAY_LIMIT_MIB = 64
 
 
 @dataclass
@@ -42,12 +45,12 @@ class Result:
 class Bench:
     """Measures with two programs, a maker of victims, and directories."""
 
-    def __init__(self, criu, crr, programs, places, quick):
+    def __init__(self, criu, crr, programs, places, quick, example=None):
         self.criu = tool.Criu(criu)
         self.bare = tool.Crr(crr, "crr", ["--no-sync", "--no-hash"], ["--no-verify"])
         self.unflushed = tool.Crr(crr, "crr, no flush", ["--no-sync"])
         self.default = tool.Crr(crr, "crr by default")
-        self.programs, self.places, self.quick = programs, places, quick
+        self.programs, self.places, self.quick, self.example = programs, places, quick, example
         self.output = places.scratch / "tool.out"
 
     def rounds(self, number):
@@ -186,6 +189,40 @@ class Bench:
                 results.append(Result(name, "MiB", [], [peak / 2**20], ANONYMOUS_LIMIT_MIB, of_crr=True))
         return results
 
+    # -- memory to another host -------------------------------------------------------------------------------------
+
+    def pages(self):
+        """CRIU's own measure of the freeze; both ends are on this machine, and share its processors."""
+        example = self.example or process.built("pages")
+        of = self.criu.binary, example, self.places.scratch
+        server = pages.Server(*of)
+        relays = [
+            (pages.Relay("fresh tmpfs", *of, is_touched=False), FRESH_LIMIT),
+            (pages.Relay("touched tmpfs", *of, is_touched=True), TOUCHED_LIMIT),
+            (pages.Relay("touched tmpfs, TCP", *of, is_touched=True, is_tcp=True), None),
+            (pages.Relay("touched tmpfs, TLS over TCP", *of, is_touched=True, is_tcp=True, has_tls=True), TLS_LIMIT),
+        ]
+        frozen = {each.name: [] for each in [server, *(relay for relay, _ in relays)]}
+        results, victim = [], self.programs.memory(1024)
+        try:
+            for counts, each in self.alternate(self.rounds(9), [server, *(relay for relay, _ in relays)]):
+                with self.places.fast.directory() as directory:
+                    took = each.frozen_ms(victim, directory)
+                if counts:
+                    frozen[each.name].append(took)
+            for relay, limit in relays:
+                what = f"1 GiB stands still: CRIU's page server / crr, {relay.name}"
+                results.append(Result(what, "ms", frozen[server.name], frozen[relay.name], limit))
+            for relay, _ in relays:
+                peaks = []
+                with self.places.fast.directory() as directory:
+                    relay.frozen_ms(victim, directory, peaks)
+                for end, peak in zip(("relay", "store"), peaks):
+                    what = f"anonymous memory of the {end}, 1 GiB, {relay.name}"
+                    results.append(Result(what, "MiB", [], [peak / 2**20], RELAY_LIMIT_MIB, of_crr=True))
+        finally:
+            victim.kill()
+        return results
 
     # -- containers -------------------------------------------------------------------------------------------------
 
@@ -311,6 +348,7 @@ MEASUREMENTS = {
     "check": Bench.check,
     "start": Bench.start,
     "anonymous": Bench.anonymous,
+    "pages": Bench.pages,
     "container": Bench.container,
     "container-gap": Bench.container_gap,
     "container-many": Bench.container_many,

@@ -5,6 +5,7 @@ import ctypes
 import os
 import pathlib
 import signal
+import subprocess
 import threading
 import time
 
@@ -118,6 +119,12 @@ def peak_memory(words, output):
     if status != 0:
         raise refused(words, output, status)
     return peaks["RssAnon"], peaks["VmHWM"]
+
+
+def built(*words):
+    """The path of a release build: of crr, or of the example that is named."""
+    build = pathlib.Path(__file__).resolve().parents[1] / "build"
+    return pathlib.Path(subprocess.run([build, *words], check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
 
 
 def reap():

@@ -209,7 +209,7 @@ impl<L: Link> Intake<L> {
     fn splice(&mut self) -> Result<()> {
         while self.owed > 0 {
             let (Some(pipe), Some(writer)) = (&mut self.pipe, &mut self.writer) else { return Ok(()) };
-            match pipe.take(self.link.input(), self.owed) {
+            match pipe.take_more(self.link.input(), self.owed) {
                 Ok(0) => return Err(Problem::Cut.into()),
                 Ok(count) => {
                     self.owed -= count as u64;
