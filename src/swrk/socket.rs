@@ -8,6 +8,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg, send, sendmsg, setsockopt,
     socketpair, sockopt,
 };
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::readiness::watch;
@@ -46,14 +47,19 @@ impl Socket {
     pub(super) fn of((ours, theirs): (OwnedFd, OwnedFd)) -> Result<(Self, OwnedFd)> {
         // CRIU reads and writes its end with blocking calls.
         clear_nonblock(&theirs).map_err(|errno| Error::system(ATTEMPT, errno))?;
-        let ours = watch(ours).map_err(|source| Error::system(ATTEMPT, source))?;
+        let ours = watch(ours, Interest::READABLE).map_err(|source| Error::system(ATTEMPT, source))?;
         Ok((Self(ours), theirs))
     }
 
     /// Sends one packet. Cancel-safe: a packet is sent whole or not at all.
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        match self.try_send(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+        let full = watch(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
         loop {
-            let mut ready = self.0.writable().await?;
+            let mut ready = full.writable().await?;
             match ready.try_io(|fd| send_now(fd.as_raw_fd(), bytes)) {
                 Ok(sent) => return sent,
                 Err(_would_block) => {}
@@ -137,4 +143,28 @@ fn receive_now(fd: RawFd) -> io::Result<Option<Packet>> {
     };
     bytes.truncate(received);
     Ok(Some(Packet { bytes, descriptor }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_packet_waits_for_room() {
+        let (ours, theirs) = Socket::pair().unwrap();
+        let packet = [7; 4096];
+        let mut sent = 0;
+        while ours.try_send(&packet).is_ok() {
+            sent += 1;
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let mut theirs = File::from(theirs);
+            (0..=sent).map(|_| theirs.read(&mut [0; 8192]).unwrap()).sum::<usize>()
+        });
+        ours.send(&packet).await.unwrap();
+        assert_eq!(read.await.unwrap(), (sent + 1) * packet.len());
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
 
 use super::launch::Launch;
 use super::readiness::watch;
@@ -88,7 +89,7 @@ impl Worker {
     pub(crate) async fn wait(mut self) -> Option<Exit> {
         self.socket = None;
         let pidfd = self.remains.as_ref()?.pidfd.try_clone().ok()?;
-        let ended = match watch(pidfd) {
+        let ended = match watch(pidfd, Interest::READABLE) {
             Ok(pidfd) => pidfd.readable().await.is_ok(),
             Err(_) => false,
         };
