@@ -215,6 +215,16 @@ pub enum Error {
         /// How long they had.
         limit: std::time::Duration,
     },
+    /// Processes that were killed are still there.
+    #[error("processes of the cgroup `{}` have not ended within {} s: {pids:?}", cgroup.display(), limit.as_secs())]
+    NotEnded {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// Their PIDs.
+        pids: Vec<i32>,
+        /// How long they had.
+        limit: std::time::Duration,
+    },
     /// A container cannot be dumped as it is: it has not been started, or it has ended.
     #[error("container {id} is {phase}")]
     NotRunning {

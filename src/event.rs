@@ -1,7 +1,7 @@
 //! Notifications: what CRIU tells in the middle of a dump or restore, and waits for an answer to.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use protobuf::Message;
 
@@ -126,14 +126,19 @@ impl<'operation> Event<'operation> {
         self.pid
     }
 
-    /// The PID of the CRIU that waits, for as long as it does.
-    pub(crate) fn criu_pid(&self) -> i32 {
-        self.channel.pid()
-    }
-
     /// The descriptor that came with [`EventKind::OrphanPtsMaster`].
     pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptor.take()
+    }
+
+    /// CRIU's PID.
+    pub fn criu_pid(&self) -> i32 {
+        self.channel.pid()
+    }
+
+    /// Our end of the socket to CRIU: as long as somebody has it open, CRIU does not take our death for an answer.
+    pub(crate) fn line(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.line()
     }
 
     /// Lets CRIU go on.

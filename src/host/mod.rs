@@ -3,9 +3,11 @@
 //! Nothing here needs CRIU, and nothing changes a setting of the machine: what could be set differently is reported with the
 //! command that sets it. For as long as a dump or a restore takes, crr asks the kernel for [shorter waits](stand_back).
 
+pub mod address;
 mod capability;
 pub mod cgroup;
 mod environment;
+pub mod fence;
 mod kernel;
 mod latency;
 mod links;
@@ -25,7 +27,7 @@ pub use kernel::{CheckpointRestore, KernelRelease};
 pub use latency::stand_back;
 pub(crate) use latency::{Awake, Hurry};
 pub use links::{Link, in_network, links};
-pub use orphan::abort_orphan;
+pub use orphan::{abort_orphan, abort_orphans};
 pub use pids::{Taken, TakenBy, await_free, await_free_inside, taken, taken_inside};
 pub(crate) use program::is_executable;
 pub use program::{Program, program};

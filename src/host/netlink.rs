@@ -15,22 +15,28 @@ use nix::sys::time::TimeVal;
 pub(super) const NLM_F_REQUEST: u16 = 1;
 pub(super) const NLM_F_ACK: u16 = 4;
 pub(super) const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_REPLACE: u16 = 0x100;
+pub(super) const NLM_F_EXCL: u16 = 0x200;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_APPEND: u16 = 0x800;
 pub(super) const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 /// The subsystem nf_tables, in the upper byte of a message's type.
-const NFTABLES: u16 = 10 << 8;
-const NEWTABLE: u16 = NFTABLES;
+pub(super) const NFTABLES: u16 = 10 << 8;
+pub(super) const NEWTABLE: u16 = NFTABLES;
 const GETTABLE: u16 = NFTABLES | 1;
-const DELTABLE: u16 = NFTABLES | 2;
+pub(super) const DELTABLE: u16 = NFTABLES | 2;
 /// The family `inet`.
 const NFPROTO_INET: u8 = 1;
+/// The bit of an attribute's type that says that its value is attributes.
+const NESTED: u16 = 0x8000;
 /// The group of those who are told of changes in nf_tables, the seventh, as a bit.
 const NFNLGRP_NFTABLES: u32 = 1 << 6;
 /// The attribute with a table's name.
-const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
 /// `lo` is the first interface of every network namespace.
 const LOOPBACK: i32 = 1;
 const IFF_UP: u32 = 1;
@@ -99,15 +105,24 @@ pub fn inet_tables() -> io::Result<Vec<String>> {
 /// # Errors
 /// What the kernel says: `ENOENT` if there is no such table, `EPERM` without `CAP_NET_ADMIN`.
 pub fn remove_inet_table(name: &str) -> io::Result<()> {
+    let mut delete = Message::inet(DELTABLE, 0);
+    delete.text(NFTA_TABLE_NAME, name);
+    transaction(vec![delete])
+}
+
+/// Changes nf_tables as these messages say: all of it, or nothing.
+pub(super) fn transaction(mut changes: Vec<Message>) -> io::Result<()> {
+    // An error is told of each message; that all is well, of the last.
+    if let Some(last) = changes.last_mut() {
+        last.flag(NLM_F_ACK);
+    }
     let mut begin = Message::new(BATCH_BEGIN, NLM_F_REQUEST);
     begin.netfilter(0, NFTABLES >> 8);
-    let mut delete = Message::new(DELTABLE, NLM_F_REQUEST | NLM_F_ACK);
-    delete.netfilter(NFPROTO_INET, 0);
-    delete.attribute(NFTA_TABLE_NAME, &[name.as_bytes(), b"\0"].concat());
     let mut end = Message::new(BATCH_END, NLM_F_REQUEST);
     end.netfilter(0, NFTABLES >> 8);
+    let messages: Vec<Vec<u8>> = [begin].into_iter().chain(changes).chain([end]).map(Message::finish).collect();
     let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-    socket.send(&[begin.finish(), delete.finish(), end.finish()].concat())?;
+    socket.send(&messages.concat())?;
     socket.acknowledged()
 }
 
@@ -204,12 +219,41 @@ impl Message {
         Self { bytes }
     }
 
+    /// A change of a table of the family `inet`.
+    pub(super) fn inet(kind: u16, flags: u16) -> Self {
+        let mut message = Self::new(kind, NLM_F_REQUEST | flags);
+        message.netfilter(NFPROTO_INET, 0);
+        message
+    }
+
+    fn flag(&mut self, flag: u16) {
+        let flags = u16::from_ne_bytes([self.bytes[6], self.bytes[7]]) | flag;
+        self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+    }
+
     fn netfilter(&mut self, family: u8, resource: u16) {
         self.bytes.extend([family, 0]);
         self.bytes.extend(resource.to_be_bytes());
     }
 
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
+    /// An attribute that is a string.
+    pub(super) fn text(&mut self, kind: u16, value: &str) {
+        self.attribute(kind, &[value.as_bytes(), b"\0"].concat());
+    }
+
+    /// An attribute that is a number in the order of the network.
+    pub(super) fn number(&mut self, kind: u16, value: u32) {
+        self.attribute(kind, &value.to_be_bytes());
+    }
+
+    /// An attribute whose value is attributes.
+    pub(super) fn nested(&mut self, kind: u16, write: impl FnOnce(&mut Self)) {
+        let mut inner = Self { bytes: Vec::new() };
+        write(&mut inner);
+        self.attribute(kind | NESTED, &inner.bytes);
+    }
+
+    pub(super) fn attribute(&mut self, kind: u16, value: &[u8]) {
         // A name that is longer than an attribute can be is no table's.
         let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
         self.bytes.extend(length.to_ne_bytes());
@@ -274,7 +318,7 @@ mod tests {
         let mut table = Message::new(NEWTABLE, 0);
         table.netfilter(NFPROTO_INET, 0);
         table.attribute(7, &[1, 2, 3]);
-        table.attribute(NFTA_TABLE_NAME, b"CRIU-x\0");
+        table.text(NFTA_TABLE_NAME, "CRIU-x");
         let packet = [table.finish(), Message::new(NLMSG_DONE, 0).finish()].concat();
         let read = |packet: &[u8]| -> Vec<(u16, Option<String>)> {
             messages(packet).map(|(kind, body)| (kind, table_name(body))).collect()

@@ -8,11 +8,21 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::sys::socket::SockProtocol;
 
-use super::netlink::{Message, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, Socket, error_of, messages};
+use super::netlink::{
+    Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, Socket, error_of, messages,
+};
 use super::netlock::Connection;
+use super::tcp::addresses;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
+/// The states that a socket which nobody holds is in until its peer has answered: FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and
+/// CLOSING.
+const ENDING: u32 = 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+/// An `inet_diag_sockid`, all zero for any socket.
+const ANY_SOCKET: [u8; 48] = [0; 48];
+/// So many are ended at a time.
+const ORPHANS_LIMIT: usize = 10_000;
 /// A request leaves the socket's cookie open.
 const NO_COOKIE: [u8; 8] = [0xff; 8];
 /// In the answer: the state's place, and that of the inode number, which only a socket that somebody holds has.
@@ -36,6 +46,61 @@ pub fn abort_orphan(connection: &Connection) -> io::Result<bool> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         other => other.map(|()| true),
     }
+}
+
+/// Ends all such sockets whose own address is `address`, and gives their number. A connection that somebody holds, or that waits
+/// to be accepted, is left alone.
+///
+/// The peers are told of it by a reset, if they still can be: where they must not be, it is to be done behind a
+/// [fence](super::fence).
+///
+/// # Errors
+/// As [`abort_orphan`].
+pub fn abort_orphans(address: IpAddr) -> io::Result<usize> {
+    let mut ended = 0;
+    // Those that are ended make room in the next listing.
+    loop {
+        let found = orphans(address)?;
+        let mut now = 0;
+        for connection in &found {
+            now += usize::from(abort_orphan(connection)?);
+        }
+        ended += now;
+        if now == 0 {
+            return Ok(ended);
+        }
+    }
+}
+
+/// The connections of which nobody has a socket; those of `address`, some of them if they are many.
+fn orphans(address: IpAddr) -> io::Result<Vec<Connection>> {
+    let socket = Socket::open(SockProtocol::NetlinkSockDiag)?;
+    let mut found = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP);
+        message.bytes.extend([family as u8, libc::IPPROTO_TCP as u8, 0, 0]);
+        message.bytes.extend(ENDING.to_ne_bytes());
+        message.bytes.extend(ANY_SOCKET);
+        socket.send(&message.finish())?;
+        'listing: loop {
+            let packet = socket.receive()?;
+            for (kind, body) in messages(&packet) {
+                match kind {
+                    NLMSG_DONE => break 'listing,
+                    NLMSG_ERROR => error_of(body)?,
+                    SOCK_DIAG_BY_FAMILY if found.len() < ORPHANS_LIMIT => {
+                        let has_nobody = body.get(INODE..INODE + 4) == Some(&[0; 4]);
+                        let addresses = addresses(body).filter(|(local, _)| local.ip().to_canonical() == address);
+                        found.extend(
+                            addresses.filter(|_| has_nobody).map(|(local, remote)| Connection { local, remote }),
+                        );
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn is_orphan(connection: &Connection) -> io::Result<bool> {

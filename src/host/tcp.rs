@@ -63,7 +63,7 @@ impl TcpSockets {
 }
 
 /// The addresses in an `inet_diag_msg`: own and peer's.
-fn addresses(body: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+pub(super) fn addresses(body: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
     let address = |at: usize| -> Option<IpAddr> {
         let bytes: [u8; 16] = body.get(at..at + 16)?.try_into().ok()?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::stat::Stat;
 use super::status::Status;
@@ -14,8 +14,11 @@ pub const PARASITE: &str = "/memfd:CRIUMFD";
 /// The longest wait for tasks that are being killed to be gone.
 const DYING: Duration = Duration::from_secs(5);
 
+/// No tree has more.
+const TASKS_LIMIT: usize = 1 << 20;
+
 /// A task that is expected to be there: PID and start time together name it for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// Its PID.
     pub pid: i32,
@@ -28,6 +31,22 @@ impl Expected {
     pub fn now(pid: i32) -> Option<Self> {
         let stat = Stat::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)?;
         (!matches!(stat.state, 'Z' | 'X')).then_some(Self { pid, start_time_ticks: stat.start_time_ticks })
+    }
+
+    /// The tasks of the tree below `root`, which comes first. Complete where none of them can fork.
+    pub fn tree(root: i32) -> Vec<Self> {
+        let mut found: Vec<Self> = Self::now(root).into_iter().collect();
+        let mut next = 0;
+        while let Some(task) = found.get(next).copied().filter(|_| found.len() < TASKS_LIMIT) {
+            next += 1;
+            let threads = fs::read_dir(format!("/proc/{}/task", task.pid)).into_iter().flatten().flatten();
+            for thread in threads {
+                let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+                let children = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+                found.extend(children.filter_map(Self::now));
+            }
+        }
+        found
     }
 }
 
@@ -134,6 +153,8 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep");
         let expected = Expected::now(child.id() as i32).expect("the child");
         assert!(Aftermath::look(&[expected]).alive.contains(&expected.pid));
+        let tree = Expected::tree(std::process::id() as i32);
+        assert!(tree.contains(&expected) && tree[0].pid == std::process::id() as i32);
         child.kill().expect("kill");
         assert_eq!(Aftermath::look(&[expected]).gone, [expected.pid]);
         child.wait().expect("wait");

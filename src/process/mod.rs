@@ -31,7 +31,7 @@ pub use inherited::{Inherited, IoPriority, own_inherited};
 pub use mapping::{Mapping, MappingKind, Memory, Segment};
 pub use mount::Mount;
 pub use namespace::Namespaces;
-pub use repair::{Connections, Repaired};
+pub use repair::{Connections, Repaired, silence};
 pub use socket::{Family, Socket, TcpState, Transport, UnixKind, UnixSocket};
 pub use stat::Stat;
 pub use status::{Credentials, Status};

@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use nix::sys::socket::sockopt::{ReuseAddr, TcpRepair};
 use nix::sys::socket::{getsockopt, setsockopt};
+use serde::{Deserialize, Serialize};
 
 use super::aftermath::Expected;
 use super::foreign;
@@ -18,11 +19,13 @@ use super::socket::{Socket, TcpState, Transport};
 /// `getsockopt`: the number by which the kernel knows a socket, of 8 bytes.
 const SO_COOKIE: i32 = 57;
 
-/// The TCP connections of a tree before its dump.
-#[derive(Clone, Debug, Default)]
+/// The TCP connections of a tree before its dump. They can be written down: the kernel knows its sockets by the same numbers
+/// until it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Connections(HashMap<u64, Before>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Before {
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
@@ -37,6 +40,28 @@ pub struct Repaired {
     pub ended: usize,
     /// Why others are not.
     pub failures: Vec<String>,
+}
+
+/// Puts every TCP socket of the tasks but the listening ones into repair mode, and gives their number: a task that is killed
+/// then says goodbye to no peer. Only for a tree that stands still and will never run again.
+///
+/// # Errors
+/// What the kernel says of those for which it refuses; the others are in it all the same.
+pub fn silence(tasks: &[Expected]) -> Result<usize, Vec<String>> {
+    let (mut silent, mut failures) = (0, Vec::new());
+    each(tasks, |_, socket, twin| {
+        if matches!(socket.transport, Transport::Tcp { state: TcpState::Listening, .. }) {
+            return;
+        }
+        match setsockopt(twin, TcpRepair, &1) {
+            Ok(()) => silent += 1,
+            Err(errno) => {
+                let (pid, fd) = (socket.pid, socket.fd);
+                failures.push(format!("descriptor {fd} of PID {pid} cannot be put into repair mode: {errno}"));
+            }
+        }
+    });
+    if failures.is_empty() { Ok(silent) } else { Err(failures) }
 }
 
 impl Connections {
@@ -128,6 +153,8 @@ mod tests {
             !connections.0.values().any(|before| before.local == listener.local_addr().ok() && before.remote.is_none())
         );
         assert_eq!(connections.end_repair(&[own]), Repaired::default());
+        let json = serde_json::to_string(&connections).expect("JSON");
+        assert_eq!(serde_json::from_str::<Connections>(&json).expect("read back"), connections);
     }
 
     #[test]

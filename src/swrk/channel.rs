@@ -51,6 +51,11 @@ impl Channel {
         self.pid
     }
 
+    /// Our end of the socket to CRIU, while it is open.
+    pub(crate) fn line(&self) -> Option<BorrowedFd<'_>> {
+        self.worker.as_ref().and_then(Worker::line)
+    }
+
     /// Sends one packet. Cancel-safe.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         let attempt = self.attempt;

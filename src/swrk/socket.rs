@@ -1,7 +1,7 @@
 //! The client's end of the socket pair.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -49,6 +49,11 @@ impl Socket {
         clear_nonblock(&theirs).map_err(|errno| Error::system(ATTEMPT, errno))?;
         let ours = watch(ours, Interest::READABLE).map_err(|source| Error::system(ATTEMPT, source))?;
         Ok((Self(ours), theirs))
+    }
+
+    /// Our end.
+    pub(super) fn line(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
     }
 
     /// Sends one packet. Cancel-safe: a packet is sent whole or not at all.

@@ -61,6 +61,11 @@ impl Worker {
         self.pid
     }
 
+    /// Our end of the socket.
+    pub(crate) fn line(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(Socket::line)
+    }
+
     /// Sends one packet.
     pub(crate) async fn send(&self, bytes: &[u8]) -> std::io::Result<()> {
         match &self.socket {

@@ -25,6 +25,7 @@ mod cgroups;
 mod container;
 mod copy;
 mod damaged;
+mod held;
 mod hit_table;
 mod interop;
 mod joining;
@@ -81,9 +82,8 @@ fn test(name: impl Into<String>, needs: &'static [Need], run: impl FnOnce() -> O
 }
 
 fn main() -> ExitCode {
-    if let Some(code) =
-        kill::as_helper().or_else(container::as_helper).or_else(bed::as_helper).or_else(pages::as_helper)
-    {
+    let helper = kill::as_helper().or_else(container::as_helper).or_else(bed::as_helper);
+    if let Some(code) = helper.or_else(held::as_helper).or_else(pages::as_helper) {
         return code;
     }
     let arguments = Arguments::from_args();
@@ -117,6 +117,7 @@ fn main() -> ExitCode {
     trials.extend(leftovers::trials());
     trials.extend(container::trials());
     trials.extend(bed::trials());
+    trials.extend(held::trials());
     trials.extend(hit_table::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     programs::remove();

@@ -7,6 +7,7 @@
 //! else is being checked ([`expect_moves`]).
 
 pub mod freezer;
+pub mod hold;
 mod layout;
 mod own;
 mod scope;

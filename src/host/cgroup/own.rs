@@ -9,7 +9,7 @@ use super::layout::{Hierarchy, Layout};
 use super::put;
 
 /// All cgroups of ours are below this one.
-const PARENT: &str = "crr";
+pub(super) const PARENT: &str = "crr";
 
 /// A cgroup of one name, made in every hierarchy that allows it, below the root of what is mounted there.
 ///
@@ -92,7 +92,7 @@ fn is_older(path: &Path, age: Duration) -> bool {
     modified.and_then(|modified| modified.elapsed().ok()).is_some_and(|elapsed| elapsed >= age)
 }
 
-fn make(hierarchy: &Hierarchy, name: &str) -> io::Result<PathBuf> {
+pub(super) fn make(hierarchy: &Hierarchy, name: &str) -> io::Result<PathBuf> {
     let parent = hierarchy.mount.join(PARENT);
     let directory = parent.join(name);
     for (made, above) in [(&parent, &hierarchy.mount), (&directory, &parent)] {

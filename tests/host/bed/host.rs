@@ -77,6 +77,23 @@ impl Host {
         String::from_utf8_lossy(&fs::read(self.path(inside)).unwrap_or_default()).into_owned()
     }
 
+    /// One of its namespaces, such as `net`.
+    pub(crate) fn namespace(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/ns/{name}", self.init).into()
+    }
+
+    /// The names of all programs that run in the host but its first, sorted.
+    pub(crate) fn programs(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("/proc")).into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let running = pids.filter(|pid| *pid > 1 && self.is_alive(*pid));
+        let mut names: Vec<String> =
+            running.map(|pid| self.read(format!("/proc/{pid}/comm")).trim().to_owned()).collect();
+        names.retain(|name| !name.is_empty());
+        names.sort();
+        names
+    }
+
     /// A program in the host, its arguments not yet given: in a session of its own, with no descriptor above 2.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");

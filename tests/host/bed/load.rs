@@ -104,8 +104,16 @@ impl<'a> Clients<'a> {
             (report.lost > 0 || report.least >= before + count).then_some(report)
         })
         .map_err(|failed| format!("{}: {:?}", failed.message().unwrap_or_default(), self.report()))?;
-        ensure!(report.lost == 0, "connections were lost: {report:?}");
+        ensure!(report.lost == 0, "connections were lost: {:?}, {report:?}", report.errors);
         Ok(report)
+    }
+
+    /// Whether no connection is answered for as long as five reports take.
+    pub(crate) fn stand_still(&self) -> Result<bool, Failed> {
+        let told = || self.host.read(&self.process.output).matches('\n').count();
+        let (before, from) = (self.report_after(told())?, told());
+        let after = self.report_after(from + 5)?;
+        Ok(before.messages == after.messages)
     }
 
     /// The longest gap is counted from now on.

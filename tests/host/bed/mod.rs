@@ -33,11 +33,9 @@ use serde_json::{Value, json};
 use crate::until::until;
 use crate::{need, programs, spawning};
 
-#[allow(unused_imports)]
 pub(crate) use host::{Cut, Host, Process};
-#[allow(unused_imports)]
-pub(crate) use load::{Clients, Report, echo_server, selfcheck};
-pub(crate) use trials::trials;
+pub(crate) use load::{Clients, await_steps, echo_server, selfcheck};
+pub(crate) use trials::{copy, trials};
 
 /// A keeper that was told to has taken all away by then.
 const CLEARED: Duration = Duration::from_secs(30);

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 pub use guard::Guard;
 
 use super::{Layout, Membership};
@@ -31,7 +33,8 @@ enum Version {
 }
 
 /// What a cgroup has been told to be. It may be frozen all the same, if one above it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Setting {
     /// Its tasks run.
     Thawed,
@@ -69,7 +72,7 @@ impl Freezer {
     }
 
     /// The file that freezes and thaws.
-    fn control(&self) -> PathBuf {
+    pub(super) fn control(&self) -> PathBuf {
         self.directory.join(match self.version {
             Version::V1 => "freezer.state",
             Version::V2 => "cgroup.freeze",
@@ -112,7 +115,7 @@ impl Freezer {
         fs::write(&path, self.word(setting)).map_err(Error::io("write", &path))
     }
 
-    fn word(&self, setting: Setting) -> &'static str {
+    pub(super) fn word(&self, setting: Setting) -> &'static str {
         match (self.version, setting) {
             (Version::V1, Setting::Thawed) => "THAWED",
             (Version::V1, Setting::Frozen) => "FROZEN",
@@ -126,7 +129,7 @@ impl Freezer {
     /// # Errors
     /// [`Error::NotFrozen`] if they do not within `limit`, [`Error::Io`] if the cgroup is gone. It was told to freeze all the
     /// same: whoever called this has it thawed.
-    fn freeze(&self, limit: Duration) -> Result<()> {
+    pub(super) fn freeze(&self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             // Version 1 may overlook a task that was being born; it is told again.
