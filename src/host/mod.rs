@@ -6,6 +6,7 @@
 pub mod address;
 mod capability;
 pub mod cgroup;
+mod directory_watch;
 mod environment;
 pub mod fence;
 mod kernel;
@@ -22,13 +23,14 @@ mod sysctl;
 mod tcp;
 
 pub use capability::{Capabilities, Capability, WANTED};
+pub use directory_watch::{Changes, DirectoryWatch};
 pub use environment::{Environment, UserNamespace, Wsl};
 pub use kernel::{CheckpointRestore, KernelRelease};
 pub use latency::stand_back;
 pub(crate) use latency::{Awake, Hurry};
 pub use links::{Link, in_network, links};
 pub use orphan::{abort_orphan, abort_orphans};
-pub use pids::{Taken, TakenBy, await_free, await_free_inside, taken, taken_inside};
+pub use pids::{Taken, TakenBy, await_end, await_free, await_free_inside, taken, taken_inside};
 pub(crate) use program::is_executable;
 pub use program::{Program, program};
 pub use routes::interfaces_of_dead_routes;

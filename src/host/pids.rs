@@ -7,7 +7,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
+use tokio::io::Interest;
+
+use crate::swrk::readiness;
 
 /// How often a PID that is about to be free is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -144,6 +148,21 @@ pub fn await_free_inside(namespace: u64, pids: &BTreeSet<i32>, deadline: Instant
             return found;
         }
         std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Waits for the end of the processes that have these PIDs now. A zombie has ended; what is no process's PID is not waited for.
+///
+/// # Panics
+/// Outside a tokio runtime that has I/O enabled.
+pub async fn await_end(pids: &BTreeSet<i32>) {
+    for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        // Of a thread there is none; it ends with its process.
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if let Ok(ended) = readiness::watch(process, Interest::READABLE) {
+            // It stays readable.
+            let _ = ended.readable().await;
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 mod channel;
 mod launch;
 mod neighbour;
-mod readiness;
+pub(crate) mod readiness;
 mod reaper;
 mod socket;
 mod watch;

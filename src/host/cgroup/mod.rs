@@ -15,8 +15,10 @@ mod scope;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,12 @@ use crate::error::{Error, Result};
 
 /// A cgroup of ours that is entered at all is entered within milliseconds.
 const STALE: Duration = Duration::from_secs(60);
+
+/// The kernel forgets after a grace period of RCU that it had been told to expect moves: after 6 to 20 ms.
+const FORGETS: Duration = Duration::from_millis(6);
+
+/// While moves are expected every fork and exec on the machine takes a little longer.
+const READY: Duration = Duration::from_secs(1);
 
 /// The cgroups of a task: for each hierarchy, by [its name](Hierarchy::name), the path below its root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,15 +117,52 @@ pub fn settle(layout: &Layout, pid: i32, recorded: Option<&Membership>, name: &s
 ///
 /// Nothing is moved: this process is told to be where it is. The thread need not be waited for.
 pub fn expect_moves() -> Option<JoinHandle<()>> {
-    let stay = || {
-        let own = i32::try_from(std::process::id()).unwrap_or(0);
-        let (Ok(layout), Ok(membership)) = (Layout::read(), Membership::of(own)) else { return };
-        let here = membership.0.iter().filter_map(|(name, path)| layout.hierarchy(name)?.directory(path));
-        // One of them stands for all.
-        let _ = here.map(|directory| put(own, &directory)).find(io::Result::is_ok);
-    };
     // Without it a move takes as long as it takes.
     thread::Builder::new().name("crr-cgroup".into()).spawn(stay).ok()
+}
+
+/// As [`expect_moves`], but again and again for as long as this is there, and at the most for a second: for a process that is
+/// to be moved at a time that is not known yet.
+#[derive(Debug)]
+pub struct ExpectedMoves(Arc<AtomicBool>);
+
+impl ExpectedMoves {
+    /// Begins.
+    pub fn new() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let stay_ready = move || {
+            let until = Instant::now() + READY;
+            while !seen.load(Ordering::Relaxed) && Instant::now() < until {
+                stay();
+                thread::sleep(FORGETS / 2);
+            }
+        };
+        // As above.
+        let _ = thread::Builder::new().name("crr-cgroup".into()).spawn(stay_ready);
+        Self(over)
+    }
+}
+
+impl Default for ExpectedMoves {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for ExpectedMoves {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Tells this process to be in the cgroup that it is in. Blocks for some 10 ms at first.
+fn stay() {
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let (Ok(layout), Ok(membership)) = (Layout::read(), Membership::of(own)) else { return };
+    let here = membership.0.iter().filter_map(|(name, path)| layout.hierarchy(name)?.directory(path));
+    // One of them stands for all.
+    let _ = here.map(|directory| put(own, &directory)).find(io::Result::is_ok);
 }
 
 /// Moves a whole process, such as CRIU's worker before it restores, into the cgroups at these directories: one for each
