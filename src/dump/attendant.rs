@@ -39,4 +39,10 @@ pub(crate) trait Attendant: fmt::Debug + Send + Sync {
     fn let_go(&mut self, fate: Fate) {
         let _ = fate;
     }
+
+    /// CRIU has ended the tree, and says so: what was around it goes now, while the checkpoint is completed. Says what could not
+    /// be removed. Blocks, in a thread of its own.
+    fn tidy(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -89,6 +89,7 @@ async fn from_look_to_report(
         complaints: Vec::new(),
         salvage: None,
         attendant,
+        tidier: None,
         arena,
         freezer,
         hold: None,
@@ -104,12 +105,14 @@ async fn from_look_to_report(
         Err(error) => return Err(run.fail(error)),
     };
 
-    let (finished, completed) = tokio::join!(dumped.finish(), run.complete(hash));
-    let (record, complaints) = finished.and(completed).map_err(|error| Failed {
+    let tidied = run.tidy();
+    let (finished, completed, tidied) = tokio::join!(dumped.finish(), run.complete(hash), tidied);
+    let (record, mut complaints) = finished.and(completed).map_err(|error| Failed {
         kept: Some(dir.clone()),
         committed: true,
         ..Failed::from(error)
     })?;
+    complaints.extend(tidied);
     let statistics = record.statistics.unwrap_or_default();
     Ok(Report {
         pid: plan.pid,
@@ -140,6 +143,8 @@ struct Run {
     complaints: Vec<String>,
     salvage: Option<Salvage>,
     attendant: Option<Box<dyn Attendant>>,
+    /// The attendant, when CRIU has been told to end the tree.
+    tidier: Option<Box<dyn Attendant>>,
     arena: Option<Arena>,
     /// The cgroup that is to be frozen.
     freezer: Option<Freezer>,
@@ -271,6 +276,7 @@ impl Run {
                 if let Some(mut attendant) = self.attendant.take() {
                     // Also where CRIU is gone: there is no way back.
                     attendant.let_go(Fate::Ends);
+                    self.tidier = Some(attendant);
                 }
             }
             told?;
@@ -333,6 +339,18 @@ impl Run {
         self.hold = Some(hold);
         pause("frozen");
         result
+    }
+
+    /// Begins to remove what was around a tree that has ended.
+    fn tidy(&mut self) -> impl Future<Output = Vec<String>> + use<> {
+        let tidier = self.tidier.take().filter(|_| self.afterwards == Afterwards::Kill);
+        let tidying = tidier.map(|mut attendant| tokio::task::spawn_blocking(move || attendant.tidy()));
+        async move {
+            match tidying {
+                Some(tidying) => tidying.await.unwrap_or_else(|_| vec![LOST.to_string()]),
+                None => Vec::new(),
+            }
+        }
     }
 
     /// Adds to the published checkpoint what needs the tree no more.

@@ -160,7 +160,7 @@ pub async fn dump(
     mut progress: impl FnMut(Progress),
 ) -> Result<Report, Box<Failed>> {
     let request = Arc::new(request);
-    let mut said = blocking(super::sweep).await?;
+    let said = blocking(super::sweep).await?;
     let mut how = Attempt::default();
     let mut attempts = 0;
     loop {
@@ -171,9 +171,6 @@ pub async fn dump(
         let (tree, Prepared { again, ending, can_be_frozen }) = prepared?;
         let failed = match dump::dump(tree, interrupt.clone(), &mut progress).await {
             Ok(mut tree) => {
-                if let Some(ending) = ending {
-                    said.extend(blocking(move || ending.finish()).await?);
-                }
                 tree.complaints.splice(0..0, said);
                 return Ok(Report { container: request.id.clone(), tree, attempts, images: request.images });
             }

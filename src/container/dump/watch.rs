@@ -93,4 +93,8 @@ impl Attendant for Watch {
             _ => Ok(()),
         }
     }
+
+    fn tidy(&mut self) -> Vec<String> {
+        self.ending.as_ref().map(Ending::finish).unwrap_or_default()
+    }
 }
