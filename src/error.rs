@@ -15,7 +15,9 @@ use crate::request::Version;
 use crate::swrk::Hang;
 
 use self::checkpoint::listed;
-pub use self::checkpoint::{DirectoryProblem, Distrust, DistrustReason, ImageProblem, RecordProblem, WrongImage};
+pub use self::checkpoint::{
+    Absence, DirectoryProblem, Distrust, DistrustReason, ImageProblem, RecordProblem, WrongImage,
+};
 pub use self::image::ImageFault;
 
 /// A [`Result`](std::result::Result) with this crate's [`Error`].
@@ -265,6 +267,14 @@ pub enum Error {
         /// The operation.
         attempt: &'static str,
     },
+    /// A checkpoint that was waited for has not come. Nothing has been made.
+    #[error("there is no checkpoint at `{}`: {why}", dir.display())]
+    Absent {
+        /// Where it should have come to.
+        dir: PathBuf,
+        /// Why it is not waited for any longer.
+        why: Absence,
+    },
     /// Something that cannot be.
     #[error("a fault of crr's own: {what}")]
     Bug {
@@ -362,6 +372,7 @@ impl Error {
                 Some("start it first; before that nothing of it is there that a checkpoint could hold".into())
             }
             Self::NotRunning { .. } => Some("only a container that runs or is paused can be dumped".into()),
+            Self::Absent { why, .. } => Some(why.hint()),
             Self::Overlay { .. } => Some("unmount it, or let the copy share the files (--share-files)".into()),
             Self::RemapTaken { .. } => Some("move that file away; CRIU needs the name during the restore".into()),
             Self::Peer(problem) => problem.hint(),

@@ -42,6 +42,8 @@ pub struct Arena {
     /// The namespace's root directory. Paths are resolved from it without entering the namespace.
     top: OwnedFd,
     features: Option<Loaded>,
+    /// Whether it sees yet what is mounted outside.
+    follows: bool,
 }
 
 impl Arena {
@@ -55,14 +57,19 @@ impl Arena {
             // The thread's own root and working directory: those of the process stay what they are.
             unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
                 .map_err(|errno| Error::system("make a mount namespace", errno))?;
-            mount::make_private()?;
+            if plan.follows {
+                mount::follow()?
+            } else {
+                mount::make_private()?
+            }
+            let follows = plan.follows;
             let features = plan.begin()?;
             let namespace =
                 File::open("/proc/thread-self/ns/mnt").map_err(Error::io("open", "/proc/thread-self/ns/mnt"))?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let top =
                 rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| Error::io("open", "/")(errno.into()))?;
-            Ok(Self { namespace: Arc::new(namespace.into()), top, features })
+            Ok(Self { namespace: Arc::new(namespace.into()), top, features, follows })
         })?
     }
 
@@ -71,7 +78,12 @@ impl Arena {
     /// # Errors
     /// As [`Arena::new`]; what was mounted before the failure stays.
     pub fn mount(&self, plan: Plan) -> Result<()> {
-        self.run_inside(|| plan.go_on())?
+        self.run_inside(|| {
+            if self.follows {
+                mount::make_private()?;
+            }
+            plan.go_on()
+        })?
     }
 
     /// The namespace, for [`Launch::mount_namespace`](crate::swrk::Launch::mount_namespace).

@@ -26,6 +26,12 @@ pub(crate) fn make_private() -> Result<()> {
         .map_err(|errno| Error::io("make the mounts private below", "/")(errno.into()))
 }
 
+/// Nothing that is mounted from here on is seen elsewhere; what others mount and unmount is, here.
+pub(super) fn follow() -> Result<()> {
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)
+        .map_err(|errno| Error::io("let the mounts follow those outside below", "/")(errno.into()))
+}
+
 /// Makes a directory and those above it.
 pub(super) fn directory(path: &Path, mode: u32) -> Result<()> {
     let made = match DirBuilder::new().mode(mode).create(path) {

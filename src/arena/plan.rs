@@ -28,6 +28,7 @@ impl Default for TmpfsOptions {
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     features: Option<FeatureCache>,
+    pub(super) follows: bool,
     steps: Vec<Step>,
 }
 
@@ -48,6 +49,13 @@ impl Plan {
     /// Lets CRIU find what is known about the kernel, where `/run` is no tmpfs.
     pub fn features(&mut self, cache: FeatureCache) -> &mut Self {
         self.features = Some(cache);
+        self
+    }
+
+    /// Lets the namespace see what is mounted and unmounted outside, until [`Arena::mount`](super::Arena::mount) is called: it
+    /// may be long until then.
+    pub fn follow(&mut self) -> &mut Self {
+        self.follows = true;
         self
     }
 
@@ -91,7 +99,7 @@ impl Plan {
 
     /// Does it, in the mount namespace of the thread, which is a new one.
     pub(super) fn begin(self) -> Result<Option<Loaded>> {
-        let Self { features, steps } = self;
+        let Self { features, follows: _, steps } = self;
         let features = features.map(FeatureCache::load).transpose()?.flatten();
         if features.is_none() {
             mount::tmpfs(Path::new(super::PLACE), &place_options())?;

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use crr::error::DirectoryProblem;
+use crr::error::{Absence, DirectoryProblem};
 use crr::oci::Problem;
 use crr::{Error, peer};
 
@@ -81,6 +81,8 @@ impl Code {
             Error::Spawn { .. } | Error::NoCriu { .. } | Error::NeedsNewerCriu { .. } => Self::NoCriu,
             Error::Talk { .. } | Error::Closed { .. } | Error::Hangup { .. } | Error::Nonsense { .. } => Self::CriuDied,
             Error::Hang { .. } | Error::NotFrozen { .. } => Self::Hang,
+            Error::Absent { why: Absence::DumpFailed(_), .. } => Self::DumpRefused,
+            Error::Absent { .. } => Self::Hang,
             Error::Option { .. } => Self::Usage,
             Error::NoSuchProcess { .. } => Self::NotThere,
             Error::WillNotWork { .. } => Self::WillNotWork,

@@ -2,6 +2,36 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a checkpoint is not waited for any longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Absence {
+    /// It has not come within this time.
+    TooLate(Duration),
+    /// A dump to that place has failed, and has left CRIU's log in this file.
+    DumpFailed(PathBuf),
+}
+
+impl Absence {
+    /// What a person can do about it.
+    pub(super) fn hint(&self) -> String {
+        match self {
+            Self::TooLate(_) => "look whether anybody dumps to there, or wait longer".into(),
+            Self::DumpFailed(log) => format!("see what the dump said, or `crr explain {}`", log.display()),
+        }
+    }
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLate(time) => write!(f, "none has come in {} s", time.as_secs_f64().round()),
+            Self::DumpFailed(_) => f.write_str("the dump to there has failed"),
+        }
+    }
+}
 
 /// Why a directory cannot be dumped to, restored from or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]

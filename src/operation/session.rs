@@ -366,6 +366,11 @@ impl Session {
         Ok(response)
     }
 
+    /// Whether CRIU was started with this descriptor.
+    pub(crate) fn has_inherited(&self, descriptor: &OwnedFd) -> bool {
+        self.inherited.contains(&descriptor.as_fd().as_raw_fd())
+    }
+
     /// A descriptor that CRIU knows by its number must have been given to it at its start.
     fn must_have_inherited(&self, descriptor: Option<&OwnedFd>) -> Result<()> {
         match descriptor.map(|descriptor| descriptor.as_fd().as_raw_fd()) {

@@ -5,13 +5,16 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::problem::Remarks;
-use super::worker::Worker;
+use super::problem::{Problem, Remarks};
 use crate::error::Result;
 use crate::event::EventKind;
 
 /// Told of the events of a restore, in the order they come, and in the end what became of it.
 pub(crate) trait Attendant: fmt::Debug + Send {
+    /// Makes the place of the tree, when whoever had it before is gone: the directories of the cgroups that it is to be born in.
+    /// Or says what stands against it. It may block.
+    fn settle(&mut self) -> Result<std::result::Result<Vec<PathBuf>, Problem>>;
+
     /// Does what is to be done while CRIU waits at this event. It may block. An error refuses the event and gives the restore
     /// up; at [`EventKind::PreResume`] and later it is too late for that.
     ///
@@ -34,12 +37,10 @@ pub(crate) struct Surroundings {
     pub(crate) work: OwnedFd,
     /// The images as CRIU is to find them, if not as they are.
     pub(crate) images: Option<OwnedFd>,
-    /// The directories of the cgroups that the tree is born in.
-    pub(crate) cgroups: Vec<PathBuf>,
     /// Who is told.
     pub(crate) attendant: Shared,
-    /// CRIU, where it was started there already.
-    pub(crate) worker: Option<Worker>,
+    /// What must be gone before the tree can have its place, where it is about to be gone.
+    pub(crate) departing: Option<PathBuf>,
 }
 
 /// An attendant that may be in the middle of something when the restore is given up.

@@ -9,12 +9,15 @@ use super::attendant::Surroundings;
 use super::checks::{Checks, Facts, Found, check_images};
 use super::container::ContainerProblem;
 use super::copy;
-use super::home::{Home, Settled};
+use super::departure::Departure;
+use super::home::Home;
 use super::options::complete;
+
 use super::problem::{Problem, Remarks};
 use super::remains::Remains;
-use super::request::{Request, Verify};
+use super::request::{Original, Request, Verify};
 use super::restoring::Restoring;
+use super::settling::Settling;
 use super::subject::Subject;
 use super::undo::Undo;
 use super::work::WorkDirectory;
@@ -27,7 +30,7 @@ use crate::host::cgroup::expect_moves;
 use crate::host::{Awake, await_free};
 use crate::images::Images;
 use crate::operation::{Interrupt, pause};
-use crate::request::{CgroupMode, ImageDirectory, RestoreOptions};
+use crate::request::{Afterwards, CgroupMode, ImageDirectory, RestoreOptions};
 use crate::swrk::{Programs, Watch};
 
 /// What runc and crun write beside the images of a container.
@@ -54,8 +57,21 @@ pub async fn begin(request: Request) -> Result<Restoring> {
 }
 
 async fn checked(request: Request) -> Result<Restoring> {
-    let Request { directory, criu, mut options, trust, verify, files, home, work, deadline, copy, surroundings } =
-        request;
+    let Request {
+        directory,
+        criu,
+        mut options,
+        trust,
+        verify,
+        files,
+        home,
+        work,
+        deadline,
+        copy,
+        original,
+        worker,
+        surroundings,
+    } = request;
     let deadline = deadline.map(|deadline| Instant::now() + deadline);
     if surroundings.is_none() && home != Home::Restorer {
         expect_moves();
@@ -71,18 +87,17 @@ async fn checked(request: Request) -> Result<Restoring> {
     let images = Images::from_directory(copied(&checkpoint)?, &directory);
     let mut remarks = Remarks::default();
     let search = Search::new(criu, std::env::var_os("PATH").as_deref());
-    let (surroundings, worker) = match surroundings {
-        Some(mut surroundings) => {
-            let worker = surroundings.worker.take();
-            (Some(surroundings), worker)
-        }
-        None => (None, None),
-    };
-    let worker = match worker {
-        Some(worker) => Some(worker),
+    let needed = needed(&checkpoint, &images, &options, surroundings.is_some() || copy.is_some());
+    // CRIU starts while the images are read, where the record tells how it is to be started.
+    let worker = match (worker, checkpoint.record()) {
+        (Some(worker), _) => Some(worker),
         // Where a copy lives depends on the images.
-        None if copy.is_some() => None,
-        None => start_early(&search, &checkpoint, &images, &options, surroundings.as_ref()).await?,
+        (None, Some(record)) if copy.is_none() => {
+            let chosen = search.choose(InetSockets::Unknown).await?;
+            let namespace = surroundings.as_ref().map(|surroundings| surroundings.mount_namespace.clone());
+            Some(Worker::start_early(&chosen, record, &options, needed, namespace)?)
+        }
+        _ => None,
     };
     let subject = match Subject::read(&images) {
         Ok(subject) => subject,
@@ -115,15 +130,15 @@ async fn checked(request: Request) -> Result<Restoring> {
         }
         None => (None, None),
     };
-    let (namespace, shown, cgroups, attendant, inside) = match surroundings {
-        Some(Surroundings { mount_namespace, work, images, cgroups, attendant, worker: _ }) => {
-            (Some(mount_namespace), images, Some(cgroups), Some(attendant), Some(work))
+    let (namespace, shown, attendant, departing, inside) = match surroundings {
+        Some(Surroundings { mount_namespace, work, images, attendant, departing }) => {
+            (Some(mount_namespace), images, Some(attendant), departing, Some(work))
         }
         None => (None, None, None, None, inside),
     };
-    let mut session = match worker.filter(|worker| worker.fits(&chosen, &options)) {
+    let mut session = match worker.filter(|worker| worker.fits(&chosen, &options, needed)) {
         Some(worker) => worker.session,
-        None => Worker::start(&chosen, &options, namespace, enclosure.as_ref())?.session,
+        None => Worker::start(&chosen, &options, needed, namespace, enclosure.as_ref())?.session,
     };
     session.watch(Watch { deadline, ..Watch::default() });
 
@@ -143,25 +158,20 @@ async fn checked(request: Request) -> Result<Restoring> {
     };
     let init = undo.enclosure.as_ref().map(Enclosure::init_pid);
     let tcp = options.tcp;
-    let home = match cgroups {
-        Some(directories) => Home::Directories(directories),
-        None if options.cgroups.mode.is_some_and(|mode| mode != CgroupMode::Ignore) => Home::Restorer,
-        None => home,
+    let home = match options.cgroups.mode {
+        Some(mode) if mode != CgroupMode::Ignore => Home::Restorer,
+        _ => home,
     };
     let recorded = subject.home(checkpoint.record());
+    let is_ending = recorded_options.is_none_or(|options| options.afterwards == Afterwards::Kill);
+    let departure = match departing {
+        Some(directory) => Departure::Directory(directory),
+        None if original == Original::AwaitEnd && is_ending => Departure::Tasks(numbers.clone()),
+        None => Departure::Nobody,
+    };
     let criu_pid = session.criu_pid();
-    let settling = tokio::task::spawn_blocking(move || {
-        let mut remarks = Remarks::default();
-        let settled = Settled::settle(&home, recorded, criu_pid, &mut remarks);
-        if let (Some(init), Ok(_)) = (init, &settled) {
-            copy::follow(criu_pid, init, &mut remarks);
-        }
-        (settled, remarks)
-    });
-    // CRIU looks at the kernel for as long as most checks take, and then asks: it makes nothing before it has its answer.
-    let operation = session.restore(image_directory, options).await?;
     let mut restoring = Restoring {
-        operation: Some(operation),
+        operation: None,
         attendant,
         undo: Some(undo),
         lock: None,
@@ -175,10 +185,35 @@ async fn checked(request: Request) -> Result<Restoring> {
         runs: false,
         awake: None,
     };
+    // A container's cgroups must be there: CRIU makes those that are missing before it asks anything.
+    let cgroups = match restoring.make_place(&directory, &departure, deadline).await {
+        Ok(cgroups) => cgroups,
+        Err(error) => {
+            drop(session);
+            restoring.cancel(Interrupt::never()).await;
+            return Err(error);
+        }
+    };
+    // What takes the name of what has gone is the tree's own from here on.
+    let departure = if cgroups.is_some() { Departure::Nobody } else { departure };
+    let settling = Settling { home, recorded, cgroups, init };
+    // CRIU looks at the kernel for as long as most checks take, and then asks: it makes nothing else before it has its answer.
+    match session.restore(image_directory, options).await {
+        Ok(operation) => restoring.operation = Some(operation),
+        Err(error) => {
+            restoring.cancel(Interrupt::never()).await;
+            return Err(error);
+        }
+    }
     let checks = Checks { images, checkpoint, subject, verify, files, options: facts };
     let checking = tokio::task::spawn_blocking(move || checks.run());
-    let dying = deadline.map_or(Instant::now() + DYING, |deadline| deadline.min(Instant::now() + DYING));
-    let (settled, checked, taken) = tokio::join!(settling, checking, await_free(&numbers, dying));
+    // Until the dumped tree is gone its numbers, its names and its cgroups are its own.
+    let following = async {
+        departure.complete(deadline).await;
+        let dying = deadline.map_or(Instant::now() + DYING, |deadline| deadline.min(Instant::now() + DYING));
+        tokio::join!(settling.settle(criu_pid), await_free(&numbers, dying))
+    };
+    let ((settled, taken), checked) = tokio::join!(following, checking);
     let judged = restoring.judge(&directory, settled, checked, taken, chosen.version, tcp);
     if let Err(error) = judged {
         restoring.cancel(Interrupt::never()).await;
@@ -187,25 +222,18 @@ async fn checked(request: Request) -> Result<Restoring> {
     Ok(restoring)
 }
 
-/// Starts CRIU while the images are read, where the record tells how it is to be started.
-async fn start_early(
-    search: &Search,
-    checkpoint: &Checkpoint,
-    images: &Images,
-    options: &RestoreOptions,
-    surroundings: Option<&Surroundings>,
-) -> Result<Option<Worker>> {
-    let Some(record) = checkpoint.record() else { return Ok(None) };
-    let chosen = search.choose(InetSockets::Unknown).await?;
-    let found = match (&options.config_file, surroundings) {
+/// What CRIU is to find by name.
+fn needed(checkpoint: &Checkpoint, images: &Images, options: &RestoreOptions, has_own_mounts: bool) -> Programs {
+    match (&options.config_file, checkpoint.record()) {
+        // What CRIU finds out about the kernel in there may be kept for others.
+        _ if has_own_mounts => Programs::All,
         // It may say otherwise.
         (Some(_), _) => Programs::All,
-        // What CRIU finds out there is kept for others.
-        (None, Some(_)) => Programs::All,
-        (None, None) => programs(record.options.tcp, record.options.network_lock, images.has_network_namespace()),
-    };
-    let namespace = surroundings.map(|surroundings| surroundings.mount_namespace.clone());
-    Worker::start_early(&chosen, record, options, found, namespace).map(Some)
+        (None, Some(record)) => {
+            programs(record.options.tcp, record.options.network_lock, images.has_network_namespace())
+        }
+        (None, None) => Programs::All,
+    }
 }
 
 /// CRIU's working directory, and the same opened: the one `inside` its mount namespace, or one of this host's.

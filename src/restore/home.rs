@@ -21,8 +21,6 @@ pub enum Home {
     Named(String),
     /// Where the restorer is, or where CRIU's own `--manage-cgroups` puts it.
     Restorer,
-    /// In the cgroups at these directories.
-    Directories(Vec<PathBuf>),
 }
 
 /// A cgroup that CRIU's worker was moved into. Unless it is kept, one made for it is removed when dropped.
@@ -44,7 +42,6 @@ impl Settled {
         let unmoved = Self { own: None, place: None };
         let layout = match (home, Layout::read()) {
             (Home::Restorer, _) => return Ok(unmoved),
-            (Home::Directories(directories), _) => return enter(directories, criu),
             (_, Ok(layout)) => layout,
             (_, Err(error)) => {
                 remarks.warn(format!("the tree is in crr's own cgroup: {error}"));
@@ -81,6 +78,16 @@ impl Settled {
         Ok(settled)
     }
 
+    /// Moves `criu` into each of these cgroups, which are somebody else's to remove.
+    pub(super) fn enter(directories: &[PathBuf], criu: i32) -> Result<Self, String> {
+        for directory in directories {
+            put(criu, directory)
+                .map_err(|error| format!("cannot enter the cgroup `{}`: {error}", directory.display()))?;
+        }
+        let place = directories.first().map(|directory| directory.display().to_string());
+        Ok(Self { own: None, place })
+    }
+
     /// The tree lives there: it stays. Gives what removes it after the tree.
     pub(super) fn keep(mut self) -> Option<OwnCgroup> {
         self.own.take()
@@ -106,15 +113,6 @@ impl Drop for Settled {
             let _ = std::thread::Builder::new().name("crr-cgroup".into()).spawn(move || Self::remove(own));
         }
     }
-}
-
-/// Moves `criu` into each of them.
-fn enter(directories: &[PathBuf], criu: i32) -> Result<Settled, String> {
-    for directory in directories {
-        put(criu, directory).map_err(|error| format!("cannot enter the cgroup `{}`: {error}", directory.display()))?;
-    }
-    let place = directories.first().map(|directory| directory.display().to_string());
-    Ok(Settled { own: None, place })
 }
 
 /// Removes it now. Blocks until CRIU has left it.

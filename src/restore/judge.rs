@@ -22,14 +22,14 @@ impl Restoring {
     pub(super) fn judge(
         &mut self,
         directory: &Path,
-        settled: Joined<(std::result::Result<Settled, String>, Remarks)>,
+        settled: Result<(std::result::Result<Settled, Problem>, Remarks)>,
         checked: Joined<Result<(Checks, Found)>>,
         taken: Vec<Taken>,
         criu: Version,
         tcp: Tcp,
     ) -> Result<()> {
         let Some(undo) = self.undo.as_mut() else { return Err(Error::Closed { attempt: "restore" }) };
-        let (settled, said) = settled.map_err(broken)?;
+        let (settled, said) = settled?;
         self.remarks.append(said);
         let settled = settled.map(|settled| {
             self.place.clone_from(&settled.place);
@@ -40,7 +40,7 @@ impl Restoring {
         check_criu(checks.checkpoint.record(), criu, &mut found);
         let Found { mut problems, remarks, mends } = found;
         self.remarks.append(remarks);
-        problems.extend(settled.err().map(Problem::Cgroup));
+        problems.extend(settled.err());
         if !problems.is_empty() {
             return Err(Error::Unrestorable { dir: directory.to_path_buf(), problems });
         }
@@ -68,7 +68,7 @@ impl Restoring {
 }
 
 /// A check that did not come to its end: it panicked, or the runtime is shutting down.
-fn broken(error: tokio::task::JoinError) -> Error {
+pub(super) fn broken(error: tokio::task::JoinError) -> Error {
     Error::system("check the checkpoint", std::io::Error::other(error))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::attendant::Surroundings;
 use super::home::Home;
+use super::worker::Worker;
 use crate::checkpoint::Trust;
 use crate::copy::Writes;
 use crate::request::RestoreOptions;
@@ -33,8 +34,23 @@ pub struct Request {
     pub deadline: Option<Duration>,
     /// Restore a copy, in namespaces of its own, while the original may run on; and what becomes of what it writes.
     pub copy: Option<Writes>,
+    /// What is done where the tree that was dumped is still there.
+    pub original: Original,
+    /// A CRIU that was started before the images were there.
+    pub(crate) worker: Option<Worker>,
     /// What is around the tree, if it is a container: see [`crate::container`].
     pub(crate) surroundings: Option<Surroundings>,
+}
+
+/// What a restore does where the tree that was dumped is still there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Original {
+    /// It refuses.
+    #[default]
+    Refuse,
+    /// It waits some seconds for the end of a tree that its dump does not leave running: once the checkpoint is there, the tree
+    /// is about to be ended.
+    AwaitEnd,
 }
 
 /// Whether the sums of the images are compared.
@@ -71,6 +87,8 @@ impl Request {
             work: None,
             deadline: None,
             copy: None,
+            original: Original::default(),
+            worker: None,
             surroundings: None,
         }
     }

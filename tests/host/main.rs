@@ -45,6 +45,7 @@ mod self_test;
 mod terminal;
 mod trees;
 mod trust;
+mod waiting;
 mod words;
 
 use std::process::ExitCode;
@@ -108,6 +109,7 @@ fn main() -> ExitCode {
     trials.extend(joining::trials());
     trials.extend(damaged::trials());
     trials.extend(trust::trials());
+    trials.extend(waiting::trials());
     trials.extend(moved::trials());
     trials.extend(options::trials());
     trials.extend(pages::trials());

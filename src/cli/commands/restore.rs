@@ -17,7 +17,9 @@ use crr::error::Error;
 use crr::event::EventKind;
 use crr::operation::Interrupt;
 use crr::request::{Parent, RestoreState};
-use crr::restore::{self, ContainerProblem, Files, Finished, Home, Problem, Remarks, Request, Restoring, Verify};
+use crr::restore::{
+    self, Arrival, ContainerProblem, Files, Finished, Home, Original, Problem, Remarks, Request, Restoring, Verify,
+};
 
 use container::ContainerArgs;
 
@@ -42,6 +44,10 @@ pub(crate) struct Restore {
     /// Exit when the tree runs, instead of waiting for its end
     #[arg(long, short = 'd', visible_alias = "restore-detached")]
     detach: bool,
+    /// Begin before the checkpoint is there: make ready all that does not depend on it, wait until it comes to DIR, for so long
+    /// at the most, and restore it as soon as what was dumped has ended
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = values::seconds)]
+    wait: Option<Option<Duration>>,
     /// Leave the tree stopped; SIGCONT resumes it
     #[arg(long, short = 's')]
     leave_stopped: bool,
@@ -135,6 +141,7 @@ impl Restore {
         let Self {
             dir,
             detach,
+            wait,
             leave_stopped,
             pidfile,
             json_fd,
@@ -165,7 +172,7 @@ impl Restore {
             container::refuse_with_container(&[("--root", names_root), ("--cgroup", cgroup.is_some())])?;
         }
         let mut progress = Shown { line: output.progress(), memory_bytes: memory_in(&dir) };
-        progress.show("checking", 0);
+        progress.show(if wait.is_some() { "waiting" } else { "checking" }, 0);
         let mut request = Request::new(dir);
         request.criu.clone_from(&global.criu);
         // The criu program's place for a log that is named.
@@ -177,6 +184,7 @@ impl Restore {
         request.files = if strict_files { Files::Strict } else { Files::AsCriu };
         request.home = cgroup.map_or(Home::Recorded, Home::Named);
         request.deadline = deadline;
+        request.original = if wait.is_some() { Original::AwaitEnd } else { Original::Refuse };
         request.copy = new_pid_ns.then_some(if share_files { Writes::Shared } else { Writes::ThrownAway });
 
         let terminal = Terminal::remember();
@@ -185,7 +193,7 @@ impl Restore {
         let begun = tokio::select! {
             biased;
             signal = signals.ending() => Err(cancelled_by(signal)),
-            begun = begin(wanted, request) => begun.map_err(failure),
+            begun = begin(wanted, request, wait) => begun.map_err(failure),
         };
         let Begun { mut restoring, notes, times } = begun.inspect_err(|failure| announced.failed(failure))?;
         notes.iter().for_each(|note| output.note(note));
@@ -234,6 +242,17 @@ struct Begun {
     times: Option<Times>,
 }
 
+impl Begun {
+    fn of_tree(restoring: Restoring) -> Self {
+        Self { restoring, notes: Vec::new(), times: None }
+    }
+
+    fn of_container(start: Instant, begun: crr::container::restore::Begun) -> Self {
+        let crr::container::restore::Begun { restoring, notes, prepare, copy } = begun;
+        Self { restoring, notes, times: Some(Times { prepare, copy, begun: start + prepare + copy }) }
+    }
+}
+
 /// How long the restore of a container took.
 #[derive(Clone, Copy)]
 struct Times {
@@ -243,15 +262,31 @@ struct Times {
     begun: Instant,
 }
 
-async fn begin(wanted: Option<Wanted>, request: Request) -> Result<Begun, Error> {
-    let start = Instant::now();
-    let Some(wanted) = wanted else {
-        return Ok(Begun { restoring: restore::begin(request).await?, notes: Vec::new(), times: None });
+/// Begins it; with `wait` as soon as the checkpoint is there, for so long at the most.
+async fn begin(wanted: Option<Wanted>, request: Request, wait: Option<Option<Duration>>) -> Result<Begun, Error> {
+    let Some(limit) = wait else {
+        let start = Instant::now();
+        return match wanted {
+            Some(wanted) => Ok(Begun::of_container(start, crr::container::restore::begin(wanted, request).await?)),
+            None => Ok(Begun::of_tree(restore::begin(request).await?)),
+        };
     };
-    let crr::container::restore::Begun { restoring, notes, prepare, copy } =
-        crr::container::restore::begin(wanted, request).await?;
-    let times = Some(Times { prepare, copy, begun: start + prepare + copy });
-    Ok(Begun { restoring, notes, times })
+    // From here on nothing is missed that a dump to there says.
+    let arrival = Arrival::expect(&request.directory)?;
+    let begun = match wanted {
+        Some(wanted) => {
+            let prepared = crr::container::restore::prepare(wanted, request).await?;
+            arrival.complete(limit).await?;
+            let start = Instant::now();
+            prepared.begin().await.map(|begun| Begun::of_container(start, begun))
+        }
+        None => {
+            let prepared = restore::prepare(request).await?;
+            arrival.complete(limit).await?;
+            prepared.begin().await.map(Begun::of_tree)
+        }
+    };
+    begun.map_err(|error| arrival.taken_back().unwrap_or(error))
 }
 
 /// What is told before the tree runs: so that whoever waits for it finds the tree in its first moment.

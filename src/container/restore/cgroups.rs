@@ -23,19 +23,21 @@ pub(super) struct Cgroups {
 
 impl Cgroups {
     /// Those of a container called `id`. `path` is config.json's; where it belongs to another container, that is `taken`, the
-    /// name takes the place of its last part. `recorded` are those that it had, which are taken where they can be.
+    /// name takes the place of its last part. `recorded` are those that it had, which are taken where they can be. What is in
+    /// them is not looked at where they are about to be `left`.
     pub(super) fn choose(
         id: &str,
         path: Option<&Path>,
         taken: bool,
         recorded: Option<&BTreeMap<String, PathBuf>>,
-        problems: &mut Vec<ContainerProblem>,
+        left: bool,
     ) -> Result<Self> {
         let layout = Layout::read()?;
         let own = Membership::of(i32::try_from(std::process::id()).unwrap_or_default())?;
         let written = path.map(of_systemd);
         let mut paths = cgroup::places(&layout, &own, id, written.as_deref());
-        let is_busy = |paths: &BTreeMap<String, PathBuf>| paths.values().any(|path| !cgroup::members(path).is_empty());
+        let is_busy =
+            |paths: &BTreeMap<String, PathBuf>| !left && paths.values().any(|path| !cgroup::members(path).is_empty());
         if written.is_some() && (taken || is_busy(&paths)) {
             paths = cgroup::places(&layout, &own, id, written.map(|path| path.with_file_name(id)).as_deref());
         }
@@ -46,14 +48,21 @@ impl Cgroups {
         if let Some(recorded) = recorded.filter(|_| !taken).filter(fits) {
             paths.clone_from(recorded);
         }
-        for path in paths.values().collect::<BTreeSet<_>>() {
-            let members = cgroup::members(path);
-            if !members.is_empty() {
-                let why = format!("PIDs {members:?} are in it");
-                problems.push(ContainerProblem::Cgroup { path: path.clone(), why });
-            }
-        }
         Ok(Self { layout, paths })
+    }
+
+    /// Those that cannot be used: somebody is in them, or, where it is to be `strict`, they are there.
+    pub(super) fn problems(&self, strict: bool) -> Vec<ContainerProblem> {
+        let problem = |path: PathBuf| {
+            let members = cgroup::members(&path);
+            let why = match (members.is_empty(), strict && path.exists()) {
+                (false, _) => format!("PIDs {members:?} are in it"),
+                (true, true) => "it is there already, and --manage-cgroups=strict wants none to be".into(),
+                (true, false) => return None,
+            };
+            Some(ContainerProblem::Cgroup { path, why })
+        };
+        self.directories().into_iter().filter_map(problem).collect()
     }
 
     /// The directories, each once.

@@ -4,15 +4,18 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::super::hooks;
-use super::super::journal::Journal;
-use super::super::scene::Init;
+use super::super::journal::{Entry, Journal};
+use super::super::scene::{self, Init};
+use super::cgroups::{Cgroups, limits_of};
+use super::original::Original;
+use super::pids::Pids;
 use super::{console, namespaces};
 use crate::arena::Arena;
 use crate::error::{Error, Result};
 use crate::event::EventKind;
 use crate::oci::{self, Bundle, Descriptors, Live, State};
 use crate::operation::pause;
-use crate::restore::{Attendant, Remarks};
+use crate::restore::{Attendant, ContainerProblem, Problem, Remarks};
 
 /// From what its state file is written.
 #[derive(Debug)]
@@ -47,9 +50,55 @@ pub(super) struct Guest {
     pub(super) links: Vec<String>,
     /// Whether its network namespace is a new one.
     pub(super) empty_network: bool,
+    /// Where its cgroups are to be.
+    pub(super) cgroups: Cgroups,
+    /// The container that must have ended by now: its root file system may be this one's.
+    pub(super) original: Option<Original>,
+    /// The numbers that it needs in a PID namespace from outside.
+    pub(super) pids: Option<Pids>,
+    /// Whether none of its cgroups may be there already.
+    pub(super) strict: bool,
 }
 
 impl Guest {
+    /// Writes down what is about to be made.
+    pub(super) fn note(&mut self, change: impl FnOnce(&mut Entry)) -> Result<()> {
+        match &mut self.journal {
+            Some(journal) => journal.change(change),
+            None => Err(Error::Closed { attempt: "restore" }),
+        }
+    }
+
+    /// Makes its directory in the runtime's root, which reserves the name, and its cgroups with their limits.
+    fn move_in(&mut self) -> Result<Option<ContainerProblem>> {
+        let Some(journal) = &self.journal else { return Err(Error::Closed { attempt: "restore" }) };
+        let (id, state) = (self.live.id.to_string(), journal.entry().state.clone());
+        if scene::is_taken(&state) {
+            return Ok(Some(ContainerProblem::IdTaken { id, state }));
+        }
+        if let Some(original) = self.original.as_ref().filter(|original| original.is_there()) {
+            return Ok(Some(ContainerProblem::IdTaken { id: original.id().into(), state: original.state().into() }));
+        }
+        // Whatever is in them is taken for this container's from now on.
+        let cgroups = self.cgroups.problems(self.strict);
+        // Where nobody was to be gone it has been looked at.
+        let pids = self.pids.as_ref().filter(|_| self.original.is_some()).map(Pids::problems).unwrap_or_default();
+        if let Some(problem) = cgroups.into_iter().chain(pids).next() {
+            return Ok(Some(problem));
+        }
+        scene::make_state(&state).map_err(Error::io("make the container's directory", &state))?;
+        pause("container-state");
+        let (missing, directories) = (self.cgroups.missing(), self.cgroups.directories());
+        self.note(|entry| {
+            entry.cgroups_made.clone_from(&missing);
+            entry.cgroups = directories;
+        })?;
+        let limits = limits_of(&self.template.state(&self.live)?.to_json());
+        self.cgroups.make(&missing, &limits.map_err(|source| Error::system("read the limits", source))?)?;
+        pause("container-cgroups");
+        Ok(None)
+    }
+
     /// The state that hooks get, of the OCI's runtime specification.
     fn hook_state(&self, pid: i32) -> serde_json::Value {
         let config: serde_json::Value = serde_json::from_slice(self.bundle.spec().bytes()).unwrap_or_default();
@@ -113,6 +162,13 @@ impl Guest {
 }
 
 impl Attendant for Guest {
+    fn settle(&mut self) -> Result<std::result::Result<Vec<PathBuf>, Problem>> {
+        Ok(match self.move_in()? {
+            Some(problem) => Err(Problem::Container(problem)),
+            None => Ok(self.cgroups.directories()),
+        })
+    }
+
     fn attend(&mut self, event: &EventKind, pid: Option<i32>, descriptor: Option<std::os::fd::OwnedFd>) -> Result<()> {
         match (event, pid, descriptor) {
             (EventKind::SetupNamespaces, Some(pid), _) => self.run_hooks(pid),

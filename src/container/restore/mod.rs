@@ -1,37 +1,45 @@
 //! A restore as a container, which is its runtime's again afterwards.
 //!
-//! [`begin`] looks at the checkpoint and the bundle first and names everything that is missing at once. Then it makes, each
-//! written down before (see `journal`): the container's directory in the runtime's root, which reserves the name; its cgroups
-//! with their limits; for a clone a directory of its own. CRIU is started in a mount namespace of its own that has the root
-//! file system mounted, so nothing is ever mounted where `runc delete` could reach it.
+//! In five steps, each a module: CRIU is started in a mount namespace of its own (`stage`), which [`prepare`] does before there
+//! are images. What the images say (`found`) and what the bundle and this host have for it is one plan, or a list of all that is
+//! missing (`blueprint`). Then it is made, each thing written down before (see `journal`): for a clone a directory of its own, and
+//! in the mount namespace the root file system, so that nothing is ever mounted where `runc delete` could reach it (`site`); and,
+//! when the container that was dumped is gone (`original`), the container's directory in the runtime's root, which reserves the
+//! name, and its cgroups with their limits (`guest`).
 //!
 //! At `setup-namespaces` the bundle's hooks run; at `post-restore`, when the tree is complete and has not run, the runtime's
 //! state file is written. Until that is answered everything is undone on failure; afterwards the container runs.
 
+mod blueprint;
 mod cgroups;
 mod console;
 mod device_filter;
+mod found;
 mod guest;
 mod limits;
 mod mounts;
 mod namespaces;
-mod prepare;
+mod neighbours;
+mod original;
+mod pids;
 mod readable;
 mod rootfs;
+mod site;
+mod stage;
 mod streams;
+mod veths;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::arena::FeatureCache;
-use crate::criu::{Identity, InetSockets, Search};
 use crate::error::{Error, Result};
-use crate::host::KernelRelease;
 use crate::host::cgroup::expect_moves;
 use crate::oci::Id;
 use crate::restore::{self, Request, Restoring};
 
 pub(crate) use rootfs::clone_directory;
+use site::Built;
+use stage::Stage;
 
 /// A container that is wanted.
 #[derive(Clone, Debug)]
@@ -123,6 +131,39 @@ pub struct Begun {
     pub copy: Duration,
 }
 
+/// A restore of a container for which all is ready that does not depend on the images, CRIU included.
+#[derive(Debug)]
+pub struct Prepared {
+    wanted: Wanted,
+    request: Request,
+    stage: Stage,
+}
+
+/// Prepares a restore whose images are not there yet.
+///
+/// # Errors
+/// [`Error::NoCriu`](crate::Error::NoCriu) and the like: nothing is left then.
+pub async fn prepare(wanted: Wanted, request: Request) -> Result<Prepared> {
+    let mut stage = Stage::set(&request, true).await?;
+    stage.start(wanted.stdio, &request)?;
+    Ok(Prepared { wanted, request, stage })
+}
+
+impl Prepared {
+    /// Begins it, now that the images are there.
+    ///
+    /// # Errors
+    /// As [`begin`].
+    ///
+    /// # Cancellation
+    /// As [`begin`].
+    pub async fn begin(self) -> Result<Begun> {
+        let Self { wanted, request, stage } = self;
+        expect_moves();
+        go_on(wanted, request, stage, Instant::now()).await
+    }
+}
+
 /// Begins the restore of a checkpoint as a container. The request's options are the caller's; what the container needs is added.
 ///
 /// # Errors
@@ -134,24 +175,21 @@ pub struct Begun {
 pub async fn begin(wanted: Wanted, request: Request) -> Result<Begun> {
     let start = Instant::now();
     expect_moves();
-    let search = Search::new(request.criu.clone(), std::env::var_os("PATH").as_deref());
-    let chosen = search.choose(InetSockets::Unknown).await?;
-    let features = features(&chosen.binary);
-    let prepared = tokio::task::spawn_blocking(move || {
+    let mut stage = Stage::set(&request, false).await?;
+    // While it starts the images are looked at.
+    stage.start(wanted.stdio, &request)?;
+    go_on(wanted, request, stage, start).await
+}
+
+async fn go_on(wanted: Wanted, request: Request, stage: Stage, start: Instant) -> Result<Begun> {
+    let built = tokio::task::spawn_blocking(move || {
         let notes = super::sweep();
-        prepare::prepare(wanted, request, &chosen, features).map(|prepared| (prepared, notes))
+        stage.build(wanted, request).map(|built| (built, notes))
     });
-    let (prepared, mut notes) =
-        prepared.await.map_err(|error| Error::system("prepare", std::io::Error::other(error)))??;
-    let prepare::Prepared { request, notes: more, copy } = prepared;
+    let (built, mut notes) = built.await.map_err(|error| Error::system("prepare", std::io::Error::other(error)))??;
+    let Built { request, notes: more, copy } = built;
     notes.extend(more);
     let prepare = start.elapsed().saturating_sub(copy);
     let restoring = restore::begin(request).await?;
     Ok(Begun { restoring, notes, prepare, copy })
-}
-
-/// What is known about the kernel by this CRIU; without it CRIU looks itself.
-fn features(binary: &std::path::Path) -> Option<FeatureCache> {
-    let kernel = KernelRelease::running().ok()?;
-    Identity::of(binary, &kernel).ok().map(|identity| identity.features())
 }

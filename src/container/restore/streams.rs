@@ -43,13 +43,20 @@ pub(super) fn outside(descriptors: &[String; 3], recorded: Option<&RecordedConta
     all
 }
 
-/// A descriptor for each of them.
-pub(super) fn open(all: &[Outside], stdio: Stdio, problems: &mut Vec<ContainerProblem>) -> Vec<InheritedFd> {
+/// A descriptor for each of them; those that are `ready` are taken from there.
+pub(super) fn open(
+    all: &[Outside],
+    stdio: Stdio,
+    ready: &mut Ready,
+    problems: &mut Vec<ContainerProblem>,
+) -> Vec<InheritedFd> {
     let mut inherited = Vec::new();
     for stream in all {
+        let ready = usize::try_from(stream.number).ok().and_then(|number| ready.0.get_mut(number)?.take());
         let opened = match (stdio, &stream.file) {
+            _ if ready.is_some() => ready.ok_or_else(|| io::ErrorKind::NotFound.into()),
             (Stdio::Inherit, _) => own(stream.number),
-            (Stdio::Null, _) => File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from),
+            (Stdio::Null, _) => null(),
             (Stdio::Recorded, Some((path, flags))) => again(path, *flags),
             (Stdio::Recorded, None) => Err(io::Error::other("it cannot be opened again")),
         };
@@ -63,6 +70,30 @@ pub(super) fn open(all: &[Outside], stdio: Stdio, problems: &mut Vec<ContainerPr
         }
     }
     inherited
+}
+
+/// Streams that were opened before it was known which are needed.
+#[derive(Debug, Default)]
+pub(super) struct Ready([Option<OwnedFd>; 3]);
+
+impl Ready {
+    /// Those that do not depend on what they were.
+    pub(super) fn open(stdio: Stdio) -> Self {
+        Self([0, 1, 2].map(|number| match stdio {
+            Stdio::Inherit => own(number).ok(),
+            Stdio::Null => null().ok(),
+            Stdio::Recorded => None,
+        }))
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.0.iter().flatten()
+    }
+}
+
+fn null() -> io::Result<OwnedFd> {
+    File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from)
 }
 
 /// A copy of a stream of this process, above the numbers of all of them.
@@ -131,10 +162,10 @@ mod tests {
             target: "log".into(),
             file: Some((target.clone(), (libc::O_WRONLY | libc::O_APPEND) as u32)),
         };
-        assert!(open(&[stream(&path)], Stdio::Recorded, &mut problems).is_empty());
+        assert!(open(&[stream(&path)], Stdio::Recorded, &mut Ready::default(), &mut problems).is_empty());
         assert_eq!(problems.len(), 1);
         std::fs::write(&path, "0\n").unwrap();
-        let opened = open(&[stream(&path)], Stdio::Recorded, &mut problems).remove(0);
+        let opened = open(&[stream(&path)], Stdio::Recorded, &mut Ready::default(), &mut problems).remove(0);
         nix::unistd::write(&opened.descriptor, b"1\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "0\n1\n");
     }
@@ -143,8 +174,8 @@ mod tests {
     fn a_pipe_cannot_be_opened_again() {
         let mut problems = Vec::new();
         let pipes = outside(&descriptors(["/dev/null", "pipe:[7]", "/dev/null"]), None);
-        assert!(open(&pipes, Stdio::Recorded, &mut problems).is_empty());
+        assert!(open(&pipes, Stdio::Recorded, &mut Ready::default(), &mut problems).is_empty());
         assert!(problems[0].to_string().contains("pipe:[7]"), "{}", problems[0]);
-        assert_eq!(open(&pipes, Stdio::Null, &mut problems).len(), 1);
+        assert_eq!(open(&pipes, Stdio::Null, &mut Ready::default(), &mut problems).len(), 1);
     }
 }

@@ -45,6 +45,7 @@ mod round_trip;
 mod runtimes;
 mod several;
 mod tmpfs;
+mod waiting;
 mod wild;
 mod written_states;
 
@@ -77,6 +78,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials.extend(kept::trials());
     trials.extend(locks::trials());
     trials.extend(tmpfs::trials());
+    trials.extend(waiting::trials());
     trials.extend(wild::trials());
     trials.extend(written_states::trials());
     trials

@@ -26,7 +26,7 @@ use super::snapshot::Snapshot;
 const NEEDS: &[Need] = &[Root, Criu, Netns, Busybox, Cgroups, Need::Runtime(Runc11)];
 
 /// Until `post-restore` is answered nothing of the container has run.
-const UNDONE: [&str; 9] = [
+pub(super) const UNDONE: [&str; 9] = [
     "container-journal",
     "container-state",
     "container-cgroups",

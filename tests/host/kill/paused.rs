@@ -47,7 +47,11 @@ pub(crate) struct Paused {
 impl Paused {
     /// Starts a command of crr and waits until it stands still at `step`.
     pub(crate) fn start(command: &mut Command, step: &str) -> Result<Self, Failed> {
-        let running = Running::start(command.env("CRR_TEST_PAUSE_AT", step))?;
+        Self::of(Running::start(command.env("CRR_TEST_PAUSE_AT", step))?, step)
+    }
+
+    /// Waits until a crr that was told to stand still at `step` does so.
+    pub(crate) fn of(running: Running, step: &str) -> Result<Self, Failed> {
         let pid = running.pid();
         let stands = until(format_args!("crr to stand still at {step}"), SOON, || match state(pid) {
             Some('T') => Some(true),
