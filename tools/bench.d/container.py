@@ -77,6 +77,13 @@ class Crr:
         return words + self.restore_options + [word for each in containers for word in ("--container", each.id)]
 
 
+class Waiting(Crr):
+    """crr, with a restore that is begun before the dump and waits for it."""
+
+    def wait(self, container, directory):
+        return self.restore(container, directory) + ["--wait=60"]
+
+
 class Container:
     """A running container with a root file system of its own."""
 
@@ -89,11 +96,11 @@ class Container:
     def start(self):
         self.said.write_text("")
         self.runc.call("run", "-d", "--bundle", self.bundle, self.id)
-        self.await_runs()
+        self.await_runs("")
 
-    def await_runs(self):
-        """It is there and goes on with what it did."""
-        before = self.said.read_text(errors="replace")
+    def await_runs(self, before=None):
+        """It is there and goes on with what it did: it says more than `before`, by default than now."""
+        before = self.said.read_text(errors="replace") if before is None else before
         process.await_true(lambda: self.runc.state(self) is not None, f"{self.id} has a state", 20)
         process.await_true(lambda: self.said.read_text(errors="replace") != before, f"{self.id} goes on", 20)
 

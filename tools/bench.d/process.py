@@ -90,6 +90,39 @@ def run(words, output):
     return took
 
 
+@contextlib.contextmanager
+def beside(words, output):
+    """Runs a program beside what is done meanwhile, which is not begun before the program and its children have come to rest.
+    Afterwards it must end by itself."""
+    pid = spawn(words, output)
+    status = None
+    try:
+        await_rest(pid)
+        yield pid
+        status = os.waitpid(pid, 0)[1]
+    finally:
+        if status is None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    if status != 0:
+        raise refused(words, output, status)
+
+
+def await_rest(pid):
+    """It has a child, and both have used no processor time for a while."""
+    def used(pid):
+        parts = pathlib.Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
+        return parts[0]
+
+    def rests():
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        before = [used(each) for each in (pid, *children)]
+        time.sleep(0.03)
+        return bool(children) and before == [used(each) for each in (pid, *children)]
+
+    await_true(rests, f"PID {pid} waits", 10)
+
+
 def peak_memory(words, output):
     """Runs a program and looks at its memory each millisecond. Its peaks (anonymous, all of it resident), in bytes."""
     pid = spawn(words, output)
