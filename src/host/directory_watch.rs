@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use tokio::io::Interest;
@@ -20,7 +21,8 @@ const BUFFER: usize = 4096;
 /// Sees what happens to the names in one directory. Nothing that happens after it was made is missed.
 #[derive(Debug)]
 pub struct DirectoryWatch {
-    inotify: AsyncFd<OwnedFd>,
+    /// There until it is dropped.
+    inotify: Option<AsyncFd<OwnedFd>>,
     path: PathBuf,
 }
 
@@ -55,7 +57,7 @@ impl DirectoryWatch {
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
         inotify::add_watch(&inotify, directory, flags).map_err(|errno| failed(errno.into()))?;
-        let inotify = readiness::watch(inotify, Interest::READABLE).map_err(failed)?;
+        let inotify = Some(readiness::watch(inotify, Interest::READABLE).map_err(failed)?);
         Ok(Self { inotify, path: directory.to_path_buf() })
     }
 
@@ -68,35 +70,45 @@ impl DirectoryWatch {
     /// Dropping the future loses nothing; it may be called again.
     pub async fn changes(&self) -> Result<Changes> {
         let failed = |source: io::Error| Error::io("watch the directory", &self.path)(source);
+        let Some(inotify) = &self.inotify else { return Err(failed(io::ErrorKind::NotConnected.into())) };
         loop {
-            let mut ready = self.inotify.readable().await.map_err(failed)?;
+            let mut ready = inotify.readable().await.map_err(failed)?;
             let mut changes = Changes::default();
-            self.drain(&mut changes).map_err(failed)?;
+            drain(inotify.get_ref(), &mut changes).map_err(failed)?;
             ready.clear_ready();
             if changes != Changes::default() {
                 return Ok(changes);
             }
         }
     }
+}
 
-    fn drain(&self, changes: &mut Changes) -> io::Result<()> {
-        let mut buffer = [MaybeUninit::<u8>::uninit(); BUFFER];
-        let mut reader = Reader::new(self.inotify.get_ref(), &mut buffer);
-        loop {
-            let event = match reader.next() {
-                Ok(event) => event,
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(errno) => return Err(errno.into()),
-            };
-            let what = event.events();
-            let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_os_string());
-            if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-                changes.came.extend(name);
-            } else if what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
-                changes.went.extend(name);
-            } else {
-                changes.lost = true;
-            }
+impl Drop for DirectoryWatch {
+    /// The kernel takes 5 ms to take such a descriptor back, and whoever has seen what he waited for is in a hurry: a thread
+    /// closes it.
+    fn drop(&mut self) {
+        let inotify = self.inotify.take().map(AsyncFd::into_inner);
+        let _ = thread::Builder::new().name("crr-watch".into()).spawn(move || drop(inotify));
+    }
+}
+
+fn drain(inotify: &OwnedFd, changes: &mut Changes) -> io::Result<()> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); BUFFER];
+    let mut reader = Reader::new(inotify, &mut buffer);
+    loop {
+        let event = match reader.next() {
+            Ok(event) => event,
+            Err(rustix::io::Errno::AGAIN) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let what = event.events();
+        let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_os_string());
+        if what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+            changes.came.extend(name);
+        } else if what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+            changes.went.extend(name);
+        } else {
+            changes.lost = true;
         }
     }
 }
