@@ -366,9 +366,11 @@ fn groups_in_groups_do_not_exhaust_the_stack() {
     let _ = Envelope::parse(&[0x52, 0x7f].repeat(1 << 16));
 }
 
+type Change<'a> = &'a dyn Fn(&mut proto::Envelope);
+
 #[test]
 fn zero_and_nothing_are_refused_wherever_something_must_be() {
-    let envelope = |change: &dyn Fn(&mut proto::Envelope)| {
+    let envelope = |change: Change<'_>| {
         let mut envelope = proto::Envelope::new();
         envelope.migration = vec![7; 16];
         change(&mut envelope);
@@ -376,7 +378,7 @@ fn zero_and_nothing_are_refused_wherever_something_must_be() {
     };
     use proto::envelope::Body;
     assert_eq!(envelope(&|it| it.body = Some(Body::Commit(proto::Empty::new()))).unwrap().message, Message::Commit);
-    let cases: &[(&str, &dyn Fn(&mut proto::Envelope))] = &[
+    let cases: &[(&str, Change<'_>)] = &[
         ("body", &|_| {}),
         ("migration", &|it| {
             it.migration = vec![0; 16];

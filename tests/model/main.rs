@@ -37,6 +37,7 @@ fn main() {
         ("failing_operations", Budget { failures: 1, full: 1, kills: 1, ..none }),
         ("a_user_who_cancels", Budget { cancels: 1, cuts: 1, ..none }),
         ("a_killed_copy_and_a_crash", Budget { crashes: 1, kills: 1, ..none }),
+        ("a_full_disk_and_two_crashes", Budget { crashes: 2, full: 1, ..none }),
         ("a_reboot", Budget { reboots: 1, crashes: 1, ..none }),
     ];
     if all {

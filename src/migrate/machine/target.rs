@@ -509,10 +509,14 @@ impl Machine for Target {
             (Some(TargetRecord::Restoring | TargetRecord::Prepared), _) => {
                 self.to(undoing(Undo::Abort), [explain, Action::Perform(Op::Destroy)])
             }
+            // The source repeats what it has said. *Aborted* must not be said while PREPARED stands: it would be believed, and a
+            // restart would ask a source that has forgotten.
+            (
+                Some(TargetRecord::Aborting | TargetRecord::Committed | TargetRecord::Returned),
+                Phase::Prepared | Phase::Verifying(_),
+            ) => self.to(Phase::Prepared, [report]),
             // What stands there leads to the same end.
             (Some(TargetRecord::Aborting), _) => self.to(undoing(Undo::Abort), [Action::Perform(Op::Destroy)]),
-            // The source repeats its commit.
-            (Some(TargetRecord::Committed | TargetRecord::Returned), _) => self.to(Phase::Prepared, [report]),
             (Some(TargetRecord::Running), _) => self.to(Phase::Committing(Op::Announce, Attempt::Failed), [report]),
             (None, Phase::Undoing { operation, undo, .. }) => {
                 self.to(Phase::Undoing { operation, attempt: Attempt::Failed, undo }, [report])

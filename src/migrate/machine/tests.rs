@@ -165,6 +165,13 @@ fn a_commit_that_cannot_be_written_is_an_abort_and_is_not_said() {
 }
 
 #[test]
+fn a_target_whose_abort_cannot_be_written_does_not_say_that_it_has_aborted() {
+    let target = prepared();
+    let step = target.unwritten(Some(TargetRecord::Aborting));
+    assert_eq!((step.next, step.actions), (target, vec![Action::Report(Report::Unwritten)]));
+}
+
+#[test]
 fn a_tree_that_runs_is_free_for_another_migration_and_no_other_is() {
     use SourceRecord as S;
     use TargetRecord as T;
