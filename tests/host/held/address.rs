@@ -108,7 +108,7 @@ fn announced() -> Outcome {
         let line = "import socket, sys; socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, \
                     socket.SOCK_DGRAM).sendto(b'x', (sys.argv[1], 9))";
         client.run(["python3", "-c", line, address])?.must_pass("a datagram")?;
-        let known = || Ok::<_, Failed>(client.sh(&format!("ip neigh show {address} dev eth0"))?);
+        let known = || client.sh(&format!("ip neigh show {address} dev eth0"));
         let [of_a, of_b] = [a, b].map(|host| host.read("/sys/class/net/eth0/address").trim().to_owned());
         until("the client to know a's address", SOON, || known().ok()?.contains(&of_a).then_some(()))?;
         let parsed = address.parse()?;
