@@ -105,11 +105,16 @@ impl Drop for Bed {
     fn drop(&mut self) {
         drop(self.line.take());
         let ended = until("the keeper of a bed to end", CLEARED, || self.keeper.try_wait().ok().flatten());
-        if let Err(failed) = ended {
-            eprintln!("{}", failed.message().unwrap_or_default());
-            // Its hosts die with it.
-            let _ = self.keeper.kill();
-            let _ = self.keeper.wait();
+        match ended {
+            // What it could not take away it has said.
+            Ok(status) if status.success() => {}
+            Ok(status) => eprintln!("the keeper of a bed ended with {status}: its hosts' cgroups may be left"),
+            Err(failed) => {
+                eprintln!("{}", failed.message().unwrap_or_default());
+                // Its hosts die with it.
+                let _ = self.keeper.kill();
+                let _ = self.keeper.wait();
+            }
         }
     }
 }
