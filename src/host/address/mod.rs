@@ -275,6 +275,8 @@ mod tests {
         wanted.broadcast = Some(Ipv4Addr::new(10, 0, 0, 255));
         wanted.lifetime_s = Some((10, 20));
         wanted.scope = 253;
+        // The last attribute is not without meaning then.
+        wanted.flags = IFA_F_NOPREFIXROUTE;
         let bytes = wanted.message(RTM_NEWADDR, 0).unwrap().finish();
         // Behind the header of the message.
         let body = &bytes[16..];
