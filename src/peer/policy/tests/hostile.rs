@@ -180,9 +180,9 @@ cases! {
             unknown.add_varint(9, 0o4755);
         });
     };
-    Create "`/etc/cron.d/deleted`: it is not listed" a_file_made_elsewhere: |set| {
-        set.policy = set.policy.replace("write = [", "write = [\"/etc/cron.d\", ");
-        set.moved("deleted", "/etc/cron.d/deleted");
+    Create "`/var/lib/deleted`: it is not listed" a_file_made_elsewhere: |set| {
+        set.policy = set.policy.replace("write = [", "write = [\"/var/lib\", ");
+        set.moved("deleted", "/var/lib/deleted");
     };
     Create "`/run/dbus/socket`: it is not listed" a_socket_made_elsewhere: |set| {
         set.files(|files| {
