@@ -188,20 +188,38 @@ pub(super) fn chain(error: &Error) -> String {
 
 /// What one end writes arrives at the other, in both directions, and nothing else does.
 pub(super) fn is_of_use((near, far): &mut Ends) -> bool {
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    // None of a link's operations waits.
+    let waits = |error: &std::io::Error| {
+        thread::yield_now();
+        error.kind() == std::io::ErrorKind::WouldBlock && std::time::Instant::now() < deadline
+    };
     let passes = |from: &mut dyn Link, to: &mut dyn Link| {
         let sent = b"and now to something else";
-        from.write(sent).is_ok() && from.flush().is_ok() && {
-            let mut got = [0; 40];
-            let deadline = std::time::Instant::now() + Duration::from_secs(5);
-            loop {
-                match to.read(&mut got) {
-                    Ok(count) => break got[..count] == sent[..],
-                    Err(_) if std::time::Instant::now() > deadline => break false,
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => thread::yield_now(),
-                    Err(_) => break false,
-                }
+        let mut left = &sent[..];
+        while !left.is_empty() {
+            match from.write(left) {
+                Ok(count) => left = &left[count..],
+                Err(error) if waits(&error) => {}
+                Err(_) => return false,
             }
         }
+        while let Err(error) = from.flush() {
+            if !waits(&error) {
+                return false;
+            }
+        }
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            let mut part = [0; 40];
+            match to.read(&mut part) {
+                Ok(0) => return false,
+                Ok(count) => got.extend_from_slice(&part[..count]),
+                Err(error) if waits(&error) => {}
+                Err(_) => return false,
+            }
+        }
+        got == sent
     };
     passes(near.as_mut(), far.as_mut()) && passes(far.as_mut(), near.as_mut())
 }
